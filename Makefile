@@ -1,0 +1,39 @@
+# Two commands matter: `make reproduce` and `make test`. Each makes the environment on its first call.
+#   make reproduce                      demo corpora, or what lies in data/
+#   make reproduce CORPORA=~/corpora    your own folder of corpora (EMONB_DATA works too)
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+PROFILE ?= quick
+override CORPORA := $(or $(CORPORA),$(EMONB_DATA),auto)
+unexport EMONB_DATA
+
+.PHONY: reproduce test test-data lab docs bench readme
+reproduce: $(READY)
+	$(BIN)/emonb reproduce --profile $(PROFILE) --corpora "$(CORPORA)" $(ARGS)
+
+test: $(READY)
+	$(BIN)/nbdev_test --n_workers 2 --do_print
+	$(BIN)/pytest -q -m "not data"
+
+# the real recordings: make test-data CORPORA=~/corpora
+test-data: $(READY)
+	EMONB_DATA="$(abspath $(CORPORA))" $(BIN)/pytest -q -m data
+
+lab: $(READY)
+	$(if $(filter auto,$(CORPORA)),,EMONB_DATA="$(abspath $(CORPORA))") $(BIN)/jupyter lab --notebook-dir nbs
+
+docs: $(READY)
+	@command -v quarto >/dev/null || { echo "make docs: needs Quarto 1.7.34 on the PATH; get it from quarto.org/docs/download"; exit 1; }
+	$(BIN)/nbdev_docs
+
+bench: $(READY)
+	$(if $(filter auto,$(CORPORA)),,EMONB_DATA="$(abspath $(CORPORA))") $(BIN)/python -m tests.bench
+
+readme: $(READY)
+	$(BIN)/python -m tests.readme
+
+$(READY): settings.ini constraints.txt setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	touch $(READY)
