@@ -92,6 +92,7 @@ def plot_confusion(frame: pd.DataFrame, ax, title: str = ''):
     share = confusion(frame, normalise=True)
     sns.heatmap(share, annot=100*share, fmt='.0f', cmap='Blues', vmin=0, vmax=1, square=True, cbar=False, ax=ax)
     ax.set(title=title, ylabel='truth', xlabel='predicted (% of each true emotion)')
+    ax.tick_params(axis='x', rotation=90); ax.tick_params(axis='y', rotation=0)
 
 # %% ../nbs/05_evaluation.ipynb #42c4efe2
 def bootstrap(

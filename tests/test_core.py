@@ -1,0 +1,93 @@
+"The cache and the run folder under faults: what their notebook cannot show."
+import errno, json, os, signal, subprocess, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pandas as pd, pytest
+
+from emonb import core
+from emonb.core import EmonbError, Run, cached, digest, write_manifest, write_whole
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
+    core._verified.clear()
+    return tmp_path/'cache'
+
+def make(folder): (folder/'content.bin').write_bytes(bytes(range(256))*64)
+
+def slow_make(folder):
+    (folder/'mine.txt').write_text(str(os.getpid()))
+    time.sleep(0.3)
+
+def ask(_): return (cached('slow', 'key', slow_make)/'mine.txt').read_text()
+
+
+def test_processes_that_ask_at_once_share_one_making(cache):
+    with ProcessPoolExecutor(4) as pool: answers = list(pool.map(ask, range(8)))
+    assert len(set(answers)) == 1
+
+def test_a_killed_maker_leaves_nothing_that_counts(cache):
+    code = ('import os, signal\nfrom emonb.core import cached\n'
+            'def make(folder): (folder/"half.bin").write_bytes(b"half"); os.kill(os.getpid(), signal.SIGKILL)\n'
+            'cached("killed", "key", make)')
+    assert subprocess.run([sys.executable, '-c', code]).returncode == -signal.SIGKILL
+    folder = cached('killed', 'key', make)
+    assert sorted(path.name for path in folder.iterdir()) == ['checksums.json', 'content.bin']
+    assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
+
+@pytest.mark.parametrize('byte', range(0, 256*64, 997))
+def test_a_flipped_bit_is_never_read_as_good(cache, byte):
+    folder = cached('flipped', 'key', make)
+    content = bytearray((folder/'content.bin').read_bytes())
+    content[byte] ^= 1 << byte % 8
+    (folder/'content.bin').write_bytes(content)
+    core._verified.clear() # as in a new process
+    assert (cached('flipped', 'key', make)/'content.bin').read_bytes() == bytes(range(256))*64
+
+@pytest.mark.parametrize('damage', [lambda f: (f/'content.bin').unlink(), lambda f: (f/'more.txt').write_text('x'),
+                                    lambda f: (f/'checksums.json').write_text('{'), lambda f: (f/'checksums.json').unlink()])
+def test_a_folder_that_is_not_as_it_was_is_made_again(cache, damage):
+    damage(cached('damaged', 'key', make))
+    core._verified.clear()
+    assert sorted(path.name for path in cached('damaged', 'key', make).iterdir()) == ['checksums.json', 'content.bin']
+
+@pytest.mark.parametrize('code, words', [(errno.ENOSPC, 'no space is left'), (errno.EROFS, 'read-only'), (errno.EACCES, 'not permitted')])
+def test_a_disk_that_cannot_be_written_is_one_clear_line(cache, code, words):
+    def full(folder): raise OSError(code, os.strerror(code))
+    with pytest.raises(EmonbError, match=words) as caught: cached('full', 'key', full)
+    assert '\n' not in str(caught.value) and 'EMONB_CACHE' in str(caught.value)
+    assert not [path for path in (cache/'full').iterdir() if path.is_dir()]
+
+def test_a_file_in_the_place_of_the_cache_is_one_clear_line(tmp_path, monkeypatch):
+    (tmp_path/'file').write_text('')
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'file'))
+    with pytest.raises(EmonbError, match='a file stands where a folder is needed'): cached('kind', 'key', make)
+
+def test_a_fault_that_is_no_fault_of_the_disk_keeps_its_traceback(cache):
+    def wrong(folder): raise OSError(errno.EIO, 'broken')
+    with pytest.raises(OSError, match='broken'): cached('wrong', 'key', wrong)
+
+def test_an_interrupted_write_keeps_the_old_file(tmp_path):
+    file = tmp_path/'table.csv'
+    write_whole(file, lambda temporary: temporary.write_text('old'))
+    def fails(temporary):
+        temporary.write_text('half of the n')
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): write_whole(file, fails)
+    assert file.read_text() == 'old' and list(tmp_path.iterdir()) == [file]
+
+def test_a_damaged_manifest_says_so(tmp_path):
+    write_manifest(tmp_path, parameters={'profile': 'smoke'})
+    (tmp_path/'manifest.json').write_text('{"half')
+    with pytest.raises(EmonbError, match='manifest.json: is damaged'): write_manifest(tmp_path, more=1)
+
+def test_claims_are_those_of_all_notebooks(tmp_path):
+    run = Run(tmp_path)
+    for name in ('08_cnns', '07_baselines'): run.claims(name, pd.DataFrame(dict(claim=[name], ours=[0.5])))
+    run.claims('07_baselines', pd.DataFrame(dict(claim=['07_baselines'], ours=[0.6])))
+    assert pd.read_csv(tmp_path/'claims.csv').ours.tolist() == [0.6, 0.5]
+
+@pytest.mark.parametrize('value', [{'a': Path('x/y'), 'b': [1, 2.5, None]}, 'text', (1, (2, 3)), {'é': {2, 1}}])
+def test_digest_does_not_change(value): assert digest(value) == digest(json.loads(json.dumps(value, default=core._plain)))

@@ -1,0 +1,107 @@
+"The driver: order, failure, resumption, the command line."
+import os, signal, subprocess, sys, time
+
+import nbformat, pandas as pd, pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from emonb import reproduce as driver
+from emonb.core import read_manifest
+
+
+def notebook(module, *code, needs=()):
+    cells = [new_code_cell(f'#| default_exp {module}'), new_markdown_cell(f'# {module}\n> It is small.'),
+             new_code_cell('\n'.join(f'# | export\nif False:\n    from emonb.{other} import nothing' for other in needs) or 'pass'),
+             new_code_cell("run = None", metadata=dict(tags=['parameters'])), *map(new_code_cell, code)]
+    return new_notebook(cells=cells)
+
+count = 'from pathlib import Path; n = Path("count_{0}"); n.write_text(str(int(n.read_text()) + 1) if n.exists() else "1")'
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    "A house of four small rooms: b needs a, c needs b, d needs nothing; a counts how often it runs."
+    nbs = tmp_path/'nbs'; nbs.mkdir()
+    rooms = dict(a=notebook('a', count.format('a')), b=notebook('b', '1/0', needs='a'), c=notebook('c', needs='b'), d=notebook('d', count.format('d')))
+    for number, (name, room) in enumerate(rooms.items()): nbformat.write(room, nbs/f'0{number}_{name}.ipynb')
+    monkeypatch.setattr(driver, 'root', lambda: tmp_path)
+    monkeypatch.setattr(driver, '_fingerprints', lambda corpora: {'demo-emodb': dict(clips=1, fingerprint=os.environ.get('EMONB_DATA', corpora))})
+    monkeypatch.setenv('EMONB_RUNS', str(tmp_path/'runs'))
+    return nbs
+
+def times(house, name): return int((house/f'count_{name}').read_text())
+
+
+def test_a_failure_takes_only_what_rests_on_it(house, tmp_path, capsys):
+    assert driver.reproduce('smoke', output=tmp_path/'out') == 2
+    states = read_manifest(tmp_path/'out')['notebooks']
+    assert {name: state['status'] for name, state in states.items()} == {'00_a': 'done', '01_b': 'failed', '02_c': 'skipped', '03_d': 'done'}
+    assert 'ZeroDivisionError: division by zero' in states['01_b']['error'] and states['02_c']['error'].startswith('needs 01_b')
+    kept = nbformat.read(tmp_path/'out'/'notebooks'/'01_b.ipynb', 4)
+    assert any(out.output_type == 'error' for cell in kept.cells for out in cell.get('outputs', []))
+    assert 'not: 01_b, 02_c' in capsys.readouterr().out
+
+def test_what_is_done_is_not_done_again_until_something_changed(house, tmp_path):
+    for _ in range(2): driver.reproduce('smoke', output=tmp_path/'out')
+    assert times(house, 'a') == times(house, 'd') == 1
+    driver.reproduce('smoke', 'other corpora', output=tmp_path/'out')
+    assert times(house, 'a') == times(house, 'd') == 2
+    nbformat.write(notebook('d', 'x = 1', count.format('d')), house/'03_d.ipynb')
+    driver.reproduce('smoke', 'other corpora', output=tmp_path/'out')
+    assert (times(house, 'a'), times(house, 'd')) == (2, 3)
+
+def test_a_mended_notebook_and_those_behind_it_run_next_time(house, tmp_path):
+    driver.reproduce('smoke', output=tmp_path/'out')
+    nbformat.write(notebook('b', 'x = 1', needs='a'), house/'01_b.ipynb')
+    assert driver.reproduce('smoke', output=tmp_path/'out') == 0
+    assert {state['status'] for state in read_manifest(tmp_path/'out')['notebooks'].values()} == {'done'}
+
+def test_a_kernel_that_dies_is_a_failure_with_a_reason(house, tmp_path):
+    nbformat.write(notebook('d', 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)'), house/'03_d.ipynb')
+    driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    state = read_manifest(tmp_path/'out')['notebooks']['03_d']
+    assert state['status'] == 'failed' and 'died' in state['error'].lower()
+
+def test_publish_takes_outputs_over_and_refuses_those_of_other_code(house, tmp_path):
+    nbformat.write(notebook('d', 'import sys\nprint("progress", file=sys.stderr)\nprint("result")'), house/'03_d.ipynb')
+    driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    pd.DataFrame(dict(claim=['x'])).to_csv(tmp_path/'out'/'claims.csv')
+    driver.publish(tmp_path/'out')
+    outputs = [out for cell in nbformat.read(house/'03_d.ipynb', 4).cells for out in cell.get('outputs', [])]
+    assert [out.text for out in outputs] == ['result\n']
+    nbformat.write(notebook('d', 'print("another")'), house/'03_d.ipynb')
+    with pytest.raises(driver.EmonbError, match='was made from other code'): driver.publish(tmp_path/'out')
+
+def test_killed_and_started_again_it_goes_on(tmp_path):
+    command = [sys.executable, '-c', 'import sys; from emonb.reproduce import main; sys.exit(main(sys.argv[1:]))', 'reproduce', '--profile', 'smoke',
+               '--corpora', 'demo', '--output', str(tmp_path/'out'), '--notebooks', '00', '01_core']
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    for line in first.stdout: # killed while the second notebook runs
+        if line.startswith('[1/2]'): break
+    os.killpg(first.pid, signal.SIGKILL); first.wait()
+    done = read_manifest(tmp_path/'out')['notebooks']['00_paper']
+    again = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    assert again.returncode == 0 and 'done before' in again.stdout
+    assert read_manifest(tmp_path/'out')['notebooks']['00_paper'] == done
+
+@pytest.mark.parametrize('words, reason', [
+    (['reproduce', '--corpora', 'no/such/folder'], 'no/such/folder'), (['reproduce', '--notebooks', '99'], "notebook '99'"),
+    (['data', 'check', 'no/such/folder'], 'such/folder'), (['data', 'get', 'nothing'], 'nothing'), (['audit', 'no_such.csv'], 'no_such.csv')])
+def test_a_wrong_word_is_one_line_and_exit_status_1(words, reason, capsys):
+    assert driver.main(words) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith('emonb: ') and reason in error
+
+def test_help_and_import_are_quick():
+    for code, limit in (('import emonb', 0.3), ('import sys; from emonb.reproduce import main; main(["--help"])', 0.5)):
+        began = time.perf_counter()
+        for _ in range(3): subprocess.run([sys.executable, '-c', code], stdout=subprocess.DEVNULL)
+        assert (time.perf_counter() - began)/3 < 2*limit, 'twice the limit, for a busy machine; make bench measures'
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not os.environ.get('EMONB_DATA'), reason='EMONB_DATA is not set')
+def test_every_notebook_runs_on_the_real_recordings(tmp_path):
+    assert driver.reproduce('smoke', os.environ['EMONB_DATA'], tmp_path/'out') == 0
+    claims = pd.read_csv(tmp_path/'out'/'claims.csv')
+    assert set(claims.protocol) == {'paper', 'paper, hop 256 ms', 'clip', 'speaker', 'speaker+sentence'}
+    assert claims.verdict.isin(['reproduced', 'partly', 'not reproduced', 'not testable']).all()
+    assert not claims.corpora.str.contains('demo').any()
