@@ -1,12 +1,13 @@
 # Two commands matter: `make reproduce` and `make test`. Each makes the environment on its first call.
 #   make reproduce                      demo corpora, or what lies in data/
-#   make reproduce CORPORA=~/corpora    your own folder of corpora (EMONB_DATA works too)
+#   make reproduce CORPORA=$HOME/corpora    your own folder of corpora (EMONB_DATA works too)
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 PROFILE ?= quick
 override CORPORA := $(or $(CORPORA),$(EMONB_DATA),auto)
 unexport EMONB_DATA
+DATA = $(if $(filter auto demo,$(CORPORA)),,EMONB_DATA="$$(cd "$(CORPORA)" && pwd)")
 
 .PHONY: reproduce test test-data lab docs bench readme
 reproduce: $(READY)
@@ -16,19 +17,19 @@ test: $(READY)
 	$(BIN)/nbdev_test --n_workers 2 --do_print
 	$(BIN)/pytest -q -m "not data"
 
-# the real recordings: make test-data CORPORA=~/corpora
+# the real recordings: make test-data CORPORA=$HOME/corpora
 test-data: $(READY)
-	EMONB_DATA="$(abspath $(CORPORA))" $(BIN)/pytest -q -m data
+	$(DATA) $(BIN)/pytest -q -m data
 
 lab: $(READY)
-	$(if $(filter auto,$(CORPORA)),,EMONB_DATA="$(abspath $(CORPORA))") $(BIN)/jupyter lab --notebook-dir nbs
+	$(DATA) $(BIN)/jupyter lab --notebook-dir nbs
 
 docs: $(READY)
 	@command -v quarto >/dev/null || { echo "make docs: needs Quarto 1.7.34 on the PATH; get it from quarto.org/docs/download"; exit 1; }
 	$(BIN)/nbdev_docs
 
 bench: $(READY)
-	$(if $(filter auto,$(CORPORA)),,EMONB_DATA="$(abspath $(CORPORA))") $(BIN)/python -m tests.bench
+	$(DATA) $(BIN)/python -m tests.bench
 
 readme: $(READY)
 	$(BIN)/python -m tests.readme

@@ -130,6 +130,6 @@ def read_audio(
     path,                     # a sound file, or a container with a sound track
     sample_rate: int = 16000, # Hz; the paper's
 ) -> np.ndarray:              # (ceil(seconds * sample_rate),) float32, mono, full scale is 1
-    "Read a recording as the paper uses it (Section 4). Raises `AudioError`, an `EmonbError`, where it cannot be."
+    "Read a recording as the paper uses it (section 2). Raises `AudioError`, an `EmonbError`, where it cannot be."
     sound = read_native(path)
     return resample(sound.samples, sound.sample_rate, sample_rate)

@@ -70,12 +70,12 @@ def _text(parts, shared, keeps, breaks, unknown):
     told, untold = ([kind for kind in kinds if (kind in set(cells['shared'])) == is_told] for is_told in (True, False))
     cells = cells.pivot(index='shared', columns='between', values='cell').loc[told, shared['between'].unique()]
     lines = [', '.join(f'{name} {len(rows)} rows' for name, rows in parts.items() if len(rows)),
-             'In common, and the share of the latter part\'s rows that this touches:',
+             'Shared, and the share of test (or validation) rows affected:',
              cells.rename_axis(index=None, columns=None).to_string(),
              f"No column tells of {', '.join(untold)}." if untold else '',
              f"This split keeps: {', '.join(keeps) or 'nothing'}."]
     lines += [f'It breaks: {level} ({why}).' for level, why in breaks.items()]
-    lines += [f"It can't be told: {level} ({columns} not given in each row)." for level, columns in unknown.items()]
+    lines += [f"Cannot tell: {level} (no complete column {columns})." for level, columns in unknown.items()]
     return '\n'.join(filter(None, lines))
 
 # %% ../nbs/05b_audit.ipynb #60ab63cc

@@ -50,8 +50,8 @@ def linear(loss: str, scaled: bool, trials: int = 12) -> Callable:
     "The method of Table 2: `fit_linear` with learning rate and decay drawn at random and chosen by validation accuracy."
     def fit(x, y, x_val, y_val, seed):
         import torch.nn.functional as F
-        cleaned, center = clean(x, x, seed)[0], x.mean(axis=0)
-        scale = x.std(axis=0) + 1e-12 if scaled else 1
+        cleaned = clean(x, x, seed)[0]
+        center, scale = cleaned.mean(axis=0), cleaned.std(axis=0) + 1e-12 if scaled else 1
         prepare = lambda values: (clean(values, x, seed)[0] - center)/scale
         ready, ready_val, rng, best = (cleaned - center)/scale, prepare(x_val), np.random.default_rng(seed), (-1, None)
         for _ in range(trials):
@@ -72,7 +72,12 @@ def tuned(make: Callable, candidates: list) -> Callable:
         from sklearn.preprocessing import StandardScaler
         models = [make_pipeline(StandardScaler(), make(random_state=seed, **settings)).fit(x, y) for settings in candidates]
         best = max(models, key=lambda model: model.score(x_val, y_val))
-        return best.predict_proba if hasattr(best, 'predict_proba') else lambda values: softmax(best.decision_function(values))
+        def scores(values): # (n, 7), 0 for an emotion that no corpus at hand has
+            found = np.zeros((len(values), len(emotions)))
+            found[:, best.classes_] = (best.predict_proba(values) if hasattr(best, 'predict_proba')
+                                       else softmax(best.decision_function(values)))
+            return found
+        return scores
     return fit
 
 def _rbf_svm(**settings):
@@ -83,13 +88,13 @@ def _boosting(**settings):
     from sklearn.ensemble import HistGradientBoostingClassifier
     return HistGradientBoostingClassifier(early_stopping=False, **settings)
 
-methods = {
-    'svm': linear('multi_margin_loss', scaled=False),
-    'softmax': linear('cross_entropy', scaled=False),
-    'svm, scaled': linear('multi_margin_loss', scaled=True),
-    'softmax, scaled': linear('cross_entropy', scaled=True),
-    'RBF SVM': tuned(_rbf_svm, [dict(C=1), dict(C=10)]),
-    'boosting': tuned(_boosting, [dict(max_iter=50), dict(max_iter=150)])}
+methods = { # name → what makes the method, and with what
+    'svm': (linear, dict(loss='multi_margin_loss', scaled=False)),
+    'softmax': (linear, dict(loss='cross_entropy', scaled=False)),
+    'svm, scaled': (linear, dict(loss='multi_margin_loss', scaled=True)),
+    'softmax, scaled': (linear, dict(loss='cross_entropy', scaled=True)),
+    'RBF SVM': (tuned, dict(make=_rbf_svm, candidates=[dict(C=1), dict(C=10)])),
+    'boosting': (tuned, dict(make=_boosting, candidates=[dict(max_iter=50), dict(max_iter=150)]))}
 
 # %% ../nbs/07_baselines.ipynb #ce4e08f9
 def run_fold(
@@ -102,12 +107,15 @@ def run_fold(
 ) -> pd.DataFrame:        # predictions for the training, validation and test rows
     "Fit one method on one fold. The result is cached."
     labels = pd.Categorical(table.emotion, emotions).codes.astype(np.int64)
-    content = hashlib.blake2b(values.tobytes() + labels.tobytes() + split.part.astype('U5').tobytes(), digest_size=16)
-    key = dict(method=method, protocol=protocol, seed=split.seed, fold=split.fold, content=content.hexdigest(), code=code)
+    make_method, settings = methods[method]
+    rows = pd.util.hash_pandas_object(table[['corpus', 'clip', 'start', 'emotion']].assign(part=split.part), index=False)
+    content = hashlib.blake2b(np.ascontiguousarray(values).tobytes() + rows.to_numpy().tobytes(), digest_size=16).hexdigest()
+    key = dict(method=method, settings=repr({k: getattr(v, '__name__', v) for k, v in settings.items()}), protocol=protocol,
+               seed=split.seed, fold=split.fold, content=content, code=code)
 
     def make(folder):
         x, (train, val) = values.astype(np.float64), (split.train, split.val)
-        scores = methods[method](x[train], labels[train], x[val], labels[val], split.seed)
+        scores = make_method(**settings)(x[train], labels[train], x[val], labels[val], split.seed)
         parts = [predictions(method, part, table.iloc[rows], scores(x[rows]), protocol, split.seed, split.fold)
                  for part, rows in (('train', train), ('val', val), ('test', split.test))]
         pd.concat(parts).to_parquet(folder/'predictions.parquet', index=False)
@@ -123,12 +131,12 @@ def run_all(
     fold_limit: int = None, # folds that are run; None: all
 ) -> pd.DataFrame:          # predictions of all methods
     "All methods under one protocol."
-    import inspect, os
+    import inspect
     from itertools import islice
     from joblib import Parallel, delayed
-    code = [inspect.getsource(each) for each in (fit_linear, linear, tuned, _rbf_svm, _boosting, clean)]
+    code = [inspect.getsource(each) for each in (fit_linear, softmax, linear, tuned, _rbf_svm, _boosting, clean)]
     jobs = [(method, part) for seed in range(seeds) for part in islice(splits(chunks.table, protocol, seed), fold_limit)
             for method in methods]
-    done = Parallel(os.cpu_count(), return_as='generator', inner_max_num_threads=1)(
+    done = Parallel(-1, return_as='generator', inner_max_num_threads=1)(
         delayed(run_fold)(method, chunks.table, np.asarray(chunks.handbuilt), part, label or protocol, code) for method, part in jobs)
     return pd.concat(progress(done, f'baselines, {label or protocol}', len(jobs)), ignore_index=True)

@@ -96,7 +96,7 @@ def _is_whole(folder):
 
 # %% ../nbs/01_core.ipynb #cae97dc4
 @contextlib.contextmanager
-def explained(place):
+def explained(place, advice='free or change it, or set EMONB_CACHE and EMONB_RUNS to folders that can be written'):
     "Turns a full disk or a folder without write permission into one line that says so."
     reasons = {errno.ENOSPC: 'no space is left', errno.EDQUOT: 'the quota is used up', errno.EROFS: 'it is read-only',
                errno.EACCES: 'writing there is not permitted', errno.EPERM: 'writing there is not permitted',
@@ -104,8 +104,7 @@ def explained(place):
     try: yield
     except OSError as error:
         if error.errno not in reasons: raise
-        raise EmonbError(f'{shown(place)}: {reasons[error.errno]}; free or change it, or set EMONB_CACHE and EMONB_RUNS '
-                         'to folders that can be written') from error
+        raise EmonbError(f'{shown(place)}: {reasons[error.errno]}; {advice}') from error
 
 # %% ../nbs/01_core.ipynb #c82a77bb
 def cached(

@@ -100,7 +100,7 @@ def _measure(folder, file):
 
 def _measure_all(folder, files):
     if files.empty: return pd.DataFrame(columns=_found)
-    threads = Parallel(n_jobs=os.cpu_count(), prefer='threads', return_as='generator')
+    threads = Parallel(n_jobs=-1, prefer='threads', return_as='generator')
     measured = threads(delayed(_measure)(folder, file) for file in files)
     return pd.DataFrame(list(progress(measured, 'reading clips', len(files))), columns=_found)
 
@@ -238,13 +238,14 @@ def describe(clips: pd.DataFrame) -> str:
 def paper_clips(
     clips: pd.DataFrame # from `load_clips`
 ) -> pd.DataFrame:      # those of the paper's corpora and emotions
-    "What the paper's experiments use (Section 3, Figure 4). Raises `EmonbError` where none of its corpora is there."
+    "What the paper's experiments use (section 2, Figure 4). Where none of its corpora is there, all of the seven emotions."
     wanted = clips.corpus.str.removeprefix('demo-').isin([*paper_corpora, 'ravdess'])
     usable = clips[wanted & clips.emotion.isin(emotions)]
     recorded = usable[~usable.corpus.str.startswith('demo-')]
     chosen = usable if recorded.empty else recorded
+    if chosen.empty: chosen = clips[clips.emotion.isin(emotions)] # others: no number of the paper is tested on them
     if chosen.corpus.str.endswith('enterface').any(): chosen = chosen[~chosen.corpus.str.endswith('ravdess')]
-    if chosen.empty: raise EmonbError(f'clips: {describe(clips)} are none of the paper\'s corpora; {_help}')
+    if chosen.empty: raise EmonbError(f'clips: {describe(clips)} hold none of the seven emotions; add clips that do')
     chosen = chosen.reset_index(drop=True)
     chosen.attrs = dict(clips.attrs)
     return chosen

@@ -7,14 +7,14 @@ __all__ = ['sample_rate', 'chunk_seconds', 'chunk', 'hop', 'windows', 'n_fft', '
            'frame_hop', 'frame_fft', 'bands', 'shares', 'handbuilt_names', 'log_spectrogram', 'chunk_spectrograms',
            'handbuilt']
 
-# %% ../nbs/04_features.ipynb #ef424b28
+# %% ../nbs/04_features.ipynb #9e023cea
 import math
 from functools import cache
 import torch
 from torch.nn import functional as F
 from .core import EmonbError
 
-# %% ../nbs/04_features.ipynb #4befd3e7
+# %% ../nbs/04_features.ipynb #5d6720e9
 sample_rate = 16000           # Hz
 chunk_seconds = 0.512
 chunk = 8192                  # samples of a chunk
@@ -24,7 +24,7 @@ n_fft, bins = 2048, 256       # length of the transform; bins 1 to 256 are kept
 bin_width = sample_rate/n_fft # Hz
 floor = 1e-5                  # amplitude, added in power under the logarithm; full scale is 1
 
-# %% ../nbs/04_features.ipynb #f2eb97e5
+# %% ../nbs/04_features.ipynb #2feada11
 _unit = floor**0.5 # of amplitudes inside: midway between the floor and full scale, for a reason that comes below
 
 def _factor(b, device):
@@ -46,8 +46,9 @@ def _product(a, b):
     if b.is_mkldnn: return F.linear(a.to_mkldnn(), b).to_dense()
     return (a.double() @ b.double().T).float() if a.is_cuda else a @ b.T # no setting of TF32 or autocast spoils float64
 
-# %% ../nbs/04_features.ipynb #7689af61
-_margin, _block = windows[0]//2, 512 # zeros put before and behind a sound; frames worked on at once
+# %% ../nbs/04_features.ipynb #e81fd8e1
+_margin, _block = windows[0]//2, 768 # zeros put before and behind a sound; frames worked on at once
+torch.empty(31*2**18)                # 31 MB, never touched and freed at once, for the allocator to see
 
 def _power(
     padded, # sound between `_margin` zeros on either side
@@ -61,11 +62,12 @@ def _power(
     parts = after + before, before.sub_(after) # the sign is squared away
     least, power = padded.new_tensor((floor/_unit)**2), padded.new_empty(2, count, bins)
     for channel, window in zip(power, windows): # the short frames are the middles of the long ones
-        real, imaginary = (_product(part[:, :window//2], kernel) for part, kernel in zip(parts, _kernels(window, padded.device)))
+        kernels = _kernels(window, padded.device)
+        real, imaginary = (_product(part[:, :window//2], kernel) for part, kernel in zip(parts, kernels))
         torch.addcmul(least, real, real, out=channel).addcmul_(imaginary, imaginary)
     return power
 
-# %% ../nbs/04_features.ipynb #7cef80a1
+# %% ../nbs/04_features.ipynb #5ea375d9
 def _sound(y):
     "`y` as float32, where it lies."
     y = torch.as_tensor(y)
@@ -78,30 +80,33 @@ def _sound(y):
 def log_spectrogram(
     y             # sound at 16 kHz, shape (n,), floats in about [-1, 1]; NumPy array or tensor on any device
 ) -> torch.Tensor: # (2, 256, 1 + n//32) float32, where `y` lies: channel (40 ms, 5 ms), bins 1 to 256, frames
-    "Log-spectrogram of a whole sound; natural logarithm of amplitude (section 2). Raises `EmonbError` for what is no sound."
+    """Log-spectrogram of a whole sound; natural logarithm of amplitude (section 2). Raises `EmonbError` for what
+    is no sound."""
     y = _sound(y)
     padded, count = F.pad(y, (_margin, _margin)), 1 + len(y)//hop
     blocks = [_power(padded, hop*i, min(_block, count - i)) for i in range(0, count, _block)]
     return torch.cat(blocks, 1).transpose(1, 2).log()/2 + math.log(_unit)
 
-# %% ../nbs/04_features.ipynb #4b905c99
+# %% ../nbs/04_features.ipynb #1cbf61ee
 def _starts(starts, y, step):
     "`starts` of chunks in `y` as a tensor."
     starts = torch.as_tensor(starts).cpu()
     if len(starts) == 0: return starts.long()
-    if starts.ndim != 1 or (starts % step).any(): raise EmonbError(f'starts: a chunk must start at a multiple of {step} samples')
+    if starts.ndim != 1 or (starts % step).any():
+        raise EmonbError(f'starts: a chunk must start at a multiple of {step} samples')
     low, high = int(starts.min()), int(starts.max())
     if low < 0 or high + chunk > len(y):
-        raise EmonbError(f'starts: a chunk has {chunk} samples, and the sound only {len(y)}, so {low if low < 0 else high} is no start')
+        raise EmonbError(f'starts: a chunk has {chunk} samples, and the sound only {len(y)}, '
+                         f'so {low if low < 0 else high} is no start')
     return starts.long()
 
-# %% ../nbs/04_features.ipynb #82ddcf12
+# %% ../nbs/04_features.ipynb #96e21ceb
 def chunk_spectrograms(
     y,             # sound at 16 kHz, shape (n,), floats in about [-1, 1]; NumPy array or tensor on any device
     starts         # first sample of each chunk, shape (k,), multiples of 32
 ) -> torch.Tensor: # (k, 2, 64, 64) float32, where `y` lies: channel (40 ms, 5 ms), frequency, time
-    """Log-spectrograms of chunks of 512 ms (section 2). They may overlap and come in any order; the time between the first
-    and the last is computed throughout. Raises `EmonbError` for what is no sound and for a chunk beyond its ends."""
+    """Log-spectrograms of chunks of 512 ms (section 2). They may overlap and come in any order; the time between the
+    first and the last is computed throughout. Raises `EmonbError` for what is no sound and for a chunk beyond its ends."""
     y = _sound(y)
     starts, padded, column = _starts(starts, y, hop), F.pad(y, (_margin, _margin)), 4*hop
     chunks = y.new_empty(len(starts), 2, 64, 64)
@@ -116,15 +121,16 @@ def chunk_spectrograms(
         chunks[mine] = torch.cat(blocks, 1).transpose(0, 1).unfold(0, 64, 1)[at]
     return chunks
 
-# %% ../nbs/04_features.ipynb #0334e96a
+# %% ../nbs/04_features.ipynb #5295bd27
 frame_length, frame_hop = 640, 256 # samples: 40 ms every 16 ms
 frame_fft = 1024                   # length of their transforms
 bands = (200, 800), (800, 2300), (2300, 3300), (3300, 4500) # Hz: where an adult's first four formants mostly lie
 shares = 0.25, 0.5, 0.75, 0.85, 0.95                        # of the spectrum, below each roll-off point
-handbuilt_names = ['rms', *(f'mfcc {i}' for i in range(13)), 'zero crossings', *(f'band {low}-{high} Hz' for low, high in bands),
+handbuilt_names = ['rms', *(f'mfcc {i}' for i in range(13)), 'zero crossings',
+                   *(f'band {low}-{high} Hz' for low, high in bands),
                    *(f'roll-off {share:.0%}' for share in shares), 'centroid', 'pitch']
 
-# %% ../nbs/04_features.ipynb #5b18a7d2
+# %% ../nbs/04_features.ipynb #8130362f
 @cache
 def _spectral_kernels(device):
     "Window (640,), frequencies (513,), 40 mel triangles and 4 bands as one matrix (44, 513), cosine transform (13, 40)."
@@ -139,7 +145,7 @@ def _spectral_kernels(device):
     vectors = (vector.float().to(device) for vector in (torch.hann_window(frame_length), frequency))
     return *vectors, _factor(filters, device), _factor(cosines, device)
 
-# %% ../nbs/04_features.ipynb #da7b4804
+# %% ../nbs/04_features.ipynb #aa6ed760
 def _spectral(frames):
     "MFCC, band levels, roll-off points and centroid of frames (n, 640): (n, 13), (n, 4), (n, 5), (n, 1)."
     window, frequency, filters, cosines = _spectral_kernels(frames.device)
@@ -150,12 +156,13 @@ def _spectral(frames):
     centroid = (magnitude @ frequency)/below[:, -1].clamp(min=1e-20)
     return _product(level[:, :40], cosines), level[:, 40:], rolloff, centroid[:, None]
 
-# %% ../nbs/04_features.ipynb #dc338b79
+# %% ../nbs/04_features.ipynb #ca0474f8
 def _pitch(frames):
     "Fundamental frequency of frames (n, 640), Hz, shape (n,); 0 where there is none."
     x = frames - frames.mean(1, keepdim=True)
     lag = torch.arange(sample_rate//500 - 1, sample_rate//50 + 2, device=x.device)
-    product = torch.fft.irfft(torch.fft.rfft(x, frame_fft).abs().square(), frame_fft)[:, lag] # long enough not to wrap around
+    spectrum = torch.fft.rfft(x, frame_fft) # long enough for products not to wrap around
+    product = torch.fft.irfft(spectrum.abs().square(), frame_fft)[:, lag]
     energy = F.pad(x.square().cumsum(1), (1, 0)) # of the samples before each
     alike = 2*product/(energy[:, frame_length - lag] + energy[:, -1:] - energy[:, lag]).clamp(min=1e-20)
     left, middle, right = alike[:, :-2], alike[:, 1:-1], alike[:, 2:]
@@ -165,20 +172,21 @@ def _pitch(frames):
     shift = (left - right)/(2*(left - 2*height + right)).clamp(max=-1e-9)
     return (sample_rate/(lag[1] + first[:, 0] + shift)).where(height >= 0.5, 0)
 
-# %% ../nbs/04_features.ipynb #c0574e71
+# %% ../nbs/04_features.ipynb #aa7c4a36
 def _frame_features(frames):
     "The 26 features of frames (n, 640)."
     negative = frames < 0
     crossings = (negative[:, 1:] != negative[:, :-1]).float().mean(1, keepdim=True)*sample_rate
     mfcc, level, rolloff, centroid = _spectral(frames)
-    return torch.cat([frames.square().mean(1, keepdim=True).sqrt(), mfcc, crossings, level, rolloff, centroid, _pitch(frames)[:, None]], 1)
+    rms = frames.square().mean(1, keepdim=True).sqrt()
+    return torch.cat([rms, mfcc, crossings, level, rolloff, centroid, _pitch(frames)[:, None]], 1)
 
 def handbuilt(
     y,             # sound at 16 kHz, shape (n,), floats in about [-1, 1]; NumPy array or tensor on any device
     starts         # first sample of each chunk, shape (k,), multiples of 256
 ) -> torch.Tensor: # (k, 26) float32, where `y` lies; columns `handbuilt_names`; amplitude, dB and Hz
-    """Hand-built features of chunks of 512 ms (Table 1). A frame counts for the pitch when it has one and is not 30 dB below the
-    chunk's loudest. Raises `EmonbError` for what is no sound and for a chunk beyond its ends."""
+    """Hand-built features of chunks of 512 ms (Table 1). A frame counts for the pitch when it has one and is not 30 dB
+    below the chunk's loudest. Raises `EmonbError` for what is no sound and for a chunk beyond its ends."""
     y = _sound(y)
     starts, margin = _starts(starts, y, frame_hop), (frame_length - frame_hop)//2
     if len(starts) == 0: return y.new_empty(0, len(handbuilt_names))

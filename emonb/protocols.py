@@ -69,7 +69,7 @@ promises['speaker+sentence'] = (*promises['speaker'], 'sentences')
 kinds = {'speakers': ['speaker'], 'clips': ['clip'], 'sentences': ['sentence'], 'identical audio': ['digest'],
          'augmented copies': ['clip', 'parent'], 'overlapping sound': ['clip', 'start', 'end']} # kind -> its columns
 
-def _codes(table, kind):
+def _identities(table, kind):
     "(rows,) number of the row's speaker, clip, …; -1 where it is not known."
     if kind == 'augmented copies': return linked(table, 'clip', 'parent')
     return pd.factorize(known(table[kinds[kind][0]]))[0]
@@ -77,7 +77,7 @@ def _codes(table, kind):
 def _overlapping(table, first, second):
     "(rows of second,) whether the row overlaps in time with one of `first` from the same clip."
     if not len(first): return np.zeros(len(second), bool)
-    clip = _codes(table, 'clips').astype(np.int64)
+    clip = _identities(table, 'clips').astype(np.int64)
     # in whole microseconds, so that a chunk which ends where the next one starts does not overlap with it
     times = table[['start', 'end']].fillna(0).mul(1e6).round().to_numpy(np.int64)
     start, end = (times + clip[:, None]*(2*times.max(initial=0) + 2)).T # each clip on its own stretch of one time line
@@ -96,7 +96,7 @@ def _shared(table, first, second):
             touched = _overlapping(table, first, second)
             found[kind] = int(touched.sum()), touched
             continue
-        code = _codes(table, kind)
+        code = _identities(table, kind)
         both = np.intersect1d(code[first], code[second])
         if kind in ('identical audio', 'augmented copies') and 'clip' in table: # the same clip counts as a clip
             rows = np.concatenate([first, second])

@@ -9,8 +9,8 @@ __all__ = ['notebooks', 'needs', 'reproduce', 'publish', 'main']
 import argparse, contextlib, json, os, re, shutil, sys, time
 from pathlib import Path
 
-from .core import (EmonbError, digest, explained, get_profile, profiles, provenance, read_manifest, root, runs_dir,
-                        shown, write_manifest)
+from .core import (EmonbError, cache_dir, data_dir, digest, explained, get_profile, pick_device, profiles, provenance,
+                        read_manifest, root, runs_dir, shown, write_manifest)
 
 # %% ../nbs/15_reproduce.ipynb #0310f8fc
 def notebooks(
@@ -18,6 +18,7 @@ def notebooks(
 ) -> dict:            # name → path, in running order
     "The notebooks that a run executes. Raises `EmonbError` for a name that fits none."
     found = {p.stem: p for p in sorted((root()/'nbs').glob('[0-9]*.ipynb')) if p.stem != '15_reproduce'}
+    if not found: raise EmonbError(f"{shown(root()/'nbs')}: holds no notebooks; run emonb reproduce in a clone of the repository")
     for name in only or []:
         if not any(stem.startswith(name) for stem in found):
             raise EmonbError(f"notebook '{name}': there is none; choose from {', '.join(found)}")
@@ -50,7 +51,8 @@ def _parameters(path, given):
 def _state_key(stem, parameters, fingerprint):
     "A digest of all that the outcome of notebook `stem` depends on."
     paths = notebooks()
-    return digest(dict(code=[_code(paths[name]) for name in (*needs()[stem], stem)], parameters=parameters, corpora=fingerprint))
+    code = [_code(paths[name]) for name in (*needs()[stem], stem)]
+    return digest(dict(code=code, parameters=parameters, corpora=fingerprint, versions=provenance()['versions']))
 
 # %% ../nbs/15_reproduce.ipynb #a20dd6d0
 def _execute(path, output, parameters):
@@ -65,6 +67,14 @@ def _execute(path, output, parameters):
         return f'cell {error.cell_index}: {error.ename}: {str(error.evalue).strip().splitlines()[0] if error.evalue else ""}'
     except RuntimeError as error: # the kernel died or did not start
         return f'{type(error).__name__}: {error}'.splitlines()[0]
+    finally: _without_progress(output)
+
+def _without_progress(path): # bars were shown when they moved; kept, they would bury what was said
+    import nbformat
+    executed = nbformat.read(path, 4)
+    for cell in executed.cells:
+        if 'outputs' in cell: cell.outputs = [out for out in cell.outputs if not (out.get('name') == 'stderr' and '\r' in out.text)]
+    nbformat.write(executed, path)
 
 # %% ../nbs/15_reproduce.ipynb #54e92c09
 @contextlib.contextmanager
@@ -85,19 +95,23 @@ def _fingerprints(corpora):
 def reproduce(
     profile: str = None,    # 'smoke', 'quick' or 'paper'; None: as `get_profile` says
     corpora: str = 'auto',  # 'auto', 'demo', or a folder of corpora in their original layouts
-    output: str = None,     # the run's folder; None: the profile's name under `runs_dir()`
+    output: str = None,     # the run's folder; None: under `runs_dir()`, the profile's name, with '-demo' where that is
     device: str = 'auto',   # 'auto', 'cpu' or 'cuda'
     seeds: int = None,      # how many seeds; None: as the profile says
     only: list = None       # names of the notebooks to run; None: all
 ) -> int:                   # how many notebooks did not run to their end
     "Run the notebooks; those already done with the same inputs are not run again."
     profile, paths = get_profile(profile), notebooks(only)
-    path = Path(output).expanduser().resolve() if output else runs_dir()/profile.name
-    folder = None if corpora in ('auto', 'demo') else Path(corpora).expanduser().resolve()
-    given = dict(profile=profile.name, corpora='auto' if folder else corpora, run=path.name, device=device, seeds=seeds)
-    with explained(path), _environment(EMONB_DATA=folder, EMONB_RUNS=path.parent):
-        path.mkdir(parents=True, exist_ok=True)
-        counts = _fingerprints(given['corpora'])
+    if seeds is not None and seeds < 1: raise EmonbError(f'seeds: {seeds} are too few; give 1 or more')
+    pick_device(device)
+    folder = os.environ.get('EMONB_DATA') and data_dir() if corpora in ('auto', 'demo') else Path(corpora).expanduser().resolve()
+    with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir()):
+        counts = _fingerprints(corpora if corpora == 'demo' else 'auto')
+        demo = all(name.startswith('demo-') for name in counts)
+        path = Path(output).expanduser().resolve() if output else runs_dir()/(profile.name + '-demo'*demo)
+        given = dict(profile=profile.name, corpora='demo' if demo else 'auto', run=path.name, device=device, seeds=seeds)
+        with explained(path): path.mkdir(parents=True, exist_ok=True)
+        os.environ['EMONB_RUNS'] = str(path.parent)
         write_manifest(path, profile=profile, parameters=given, corpora=counts, **provenance())
         states = _run_notebooks(paths, path, given, counts)
         _summary(path, states)
@@ -113,16 +127,21 @@ def _run_notebooks(paths, folder, given, fingerprint):
         broken = [other for other in needed[stem] if outcomes.get(other, {}).get('status', 'done') != 'done']
         print(f'[{number}/{len(paths)}] {stem:<18}', end=' ', flush=True)
         if broken: state = dict(status='skipped', error=f'needs {broken[0]}, which did not end well')
-        elif before.get(stem, {}).get('key') == key and before[stem]['status'] == 'done': state = before[stem]
+        elif _is_done(before.get(stem), key, folder/'notebooks'/path.name): state = before[stem]
         else:
+            (folder/'claims'/f'{stem}.csv').unlink(missing_ok=True) # what an earlier run said does not outlive it
             began = time.monotonic()
             error = _execute(path, folder/'notebooks'/path.name, parameters)
-            state = dict(status='failed' if error else 'done', error=error, key=key, seconds=round(time.monotonic() - began, 1))
+            state = dict(status='failed' if error else 'done', error=error, key=key, seconds=round(time.monotonic() - began, 1),
+                         **{name: value for name, value in provenance().items() if name in ('made', 'commit')})
         write_manifest(folder, notebooks={**before, stem: state})
         again = state is before.get(stem)
         print('done before' if again else f"{state['status']:<7} {state.get('seconds', 0):7.1f} s  {state['error'] or ''}", flush=True)
         outcomes[stem] = state
     return outcomes
+
+def _is_done(state, key, executed):
+    return bool(state) and state['status'] == 'done' and state.get('key') == key and executed.exists()
 
 # %% ../nbs/15_reproduce.ipynb #dc47972a
 def _summary(path, states):
@@ -140,6 +159,7 @@ def _summary(path, states):
 def publish(run: Path):
     "Copy the executed notebooks' outputs and the results of the folder `run` into `nbs/`. Raises `EmonbError` where their code differs."
     import nbformat
+    if not (Path(run)/'manifest.json').exists(): raise EmonbError(f'{shown(run)}: is no run folder; give one such as runs/quick')
     for stem, path in notebooks().items():
         executed = Path(run)/'notebooks'/path.name
         if not executed.exists(): continue
@@ -167,7 +187,7 @@ def _parser():
     p.add_argument('--corpora', default='auto', help='a folder of corpora, demo, or auto: EMONB_DATA or data/, else demo (default: %(default)s)')
     p.add_argument('--device', default='auto', help='cpu, cuda or auto (default: %(default)s)')
     p.add_argument('--seeds', type=int, help="how many seeds (default: the profile's)")
-    p.add_argument('--output', help="the run's folder (default: runs/PROFILE)")
+    p.add_argument('--output', help="the run's folder (default: runs/PROFILE, or runs/PROFILE-demo for the demo corpora)")
     p.add_argument('--notebooks', nargs='+', metavar='NAME', help='which, by name or number: 04 07_baselines (default: all)')
     p = add('publish', lambda o: publish(o.run), "copy a run's outputs into the notebooks of the repository")
     p.add_argument('run', type=Path, help='the run folder')

@@ -56,7 +56,7 @@ def whole_corpora():
 
 
 if __name__ == '__main__':
-    print(f"on {describe(open_corpora())} clips{'' if os.environ.get('EMONB_DATA') else '; demo corpora, unless data/ holds some'}; {os.cpu_count()} cores")
+    print(f"on {describe(open_corpora())}{'' if os.environ.get('EMONB_DATA') else '; demo corpora, unless data/ holds some'}; {os.cpu_count()} cores")
     start_up()
     bench_features.main()
     whole_corpora()

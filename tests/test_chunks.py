@@ -50,11 +50,17 @@ def test_content_and_not_names_decides_what_is_computed_again(corpus):
     sf.write(corpus/'03a01Fa.wav', 0.2*np.random.default_rng(1).normal(size=9000), 16000)
     assert chunk_features(load_clips(corpus)).spectrograms.filename != first.spectrograms.filename
 
+def test_a_corrected_label_holds_at_once(corpus):
+    clips = load_clips(corpus)
+    first = chunk_features(clips)
+    again = chunk_features(clips.assign(emotion='sadness'))
+    assert set(again.table.emotion) == {'sadness'} and again.spectrograms.filename == first.spectrograms.filename
+
 def test_a_file_that_changed_since_it_was_listed_is_named(corpus):
     clips = load_clips(corpus)
     sf.write(corpus/'03a01Nc.wav', np.random.default_rng(1).normal(size=16000)*.1, 16000) # of the same length
     with pytest.raises(EmonbError, match='03a01Nc.wav: has changed'): chunk_features(clips)
-    assert not list((core.cache_dir()/'features').glob('*/chunks.parquet'))
+    assert not list((core.cache_dir()/'features').glob('*/handbuilt.npy'))
 
 def test_cleaning_replaces_only_what_is_far_out_and_only_by_training_values():
     rng = np.random.default_rng(0)

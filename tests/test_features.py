@@ -5,8 +5,8 @@ from hypothesis import given, settings, strategies as st
 from scipy.signal import lfilter
 
 from emonb.core import EmonbError
-from emonb.features import (_spectral_kernels, bands, bin_width, bins, chunk, chunk_spectrograms, floor, frame_fft, frame_hop, frame_length,
-                            handbuilt, handbuilt_names, hop, log_spectrogram, n_fft, sample_rate, shares, windows)
+from emonb.features import (_spectral_kernels, bands, bin_width, bins, chunk, chunk_spectrograms, floor, frame_fft, frame_hop,
+                            frame_length, handbuilt, handbuilt_names, hop, log_spectrogram, n_fft, sample_rate, shares, windows)
 
 torch.set_num_threads(1)
 
@@ -33,8 +33,8 @@ def tone(f, samples=chunk, amplitude=1.):
 
 def reference(y):
     "Both channels in float64 by librosa."
-    S = [librosa.stft(y.astype(float), n_fft=n_fft, hop_length=hop, win_length=window, center=True, pad_mode='constant')*4/window
-         for window in windows]
+    kwargs = dict(n_fft=n_fft, hop_length=hop, center=True, pad_mode='constant')
+    S = [librosa.stft(y.astype(float), win_length=window, **kwargs)*4/window for window in windows]
     return 0.5*np.log(np.abs(np.array(S)[:, 1:bins + 1])**2 + floor**2)
 
 
@@ -111,7 +111,7 @@ def test_no_chunks_no_rows(features, width):
     assert features(np.zeros(10, 'f4'), []).shape == features(np.zeros(0, 'f4'), np.arange(0)).shape == (0, *width)
 
 @pytest.mark.parametrize('features', [chunk_spectrograms, handbuilt])
-@pytest.mark.parametrize('kind', [np.asarray, torch.from_numpy, lambda y: y.astype(float), lambda y: torch.from_numpy(y).double()])
+@pytest.mark.parametrize('kind', [torch.from_numpy, lambda y: y.astype(float), lambda y: torch.from_numpy(y).double()])
 def test_any_kind_of_floats_will_do(features, kind):
     y = speechlike(2*chunk)
     for starts in ([0, 4096], range(0, 4097, 4096), np.array([0, 4096], 'i4'), torch.tensor([0, 4096])):
@@ -120,8 +120,9 @@ def test_any_kind_of_floats_will_do(features, kind):
 @pytest.mark.parametrize('features', [chunk_spectrograms, handbuilt])
 @pytest.mark.parametrize('y, starts, problem', [
     (np.zeros((2, chunk), 'f4'), [0], 'shape (2, 8192)'), (np.zeros(chunk, 'i2'), [0], 'int16'),
-    (np.full(chunk, np.nan, 'f4'), [0], 'not finite'), (np.full(chunk, np.inf), [0], 'not finite'), (np.full(chunk, 20000.), [0], 'full scale'),
-    (np.zeros(chunk, 'f4'), [7], 'multiple of'), (np.zeros(chunk, 'f4'), [0.5], 'multiple of'), (np.zeros(chunk, 'f4'), [[0]], 'multiple of'),
+    (np.full(chunk, np.nan, 'f4'), [0], 'not finite'), (np.full(chunk, np.inf), [0], 'not finite'),
+    (np.full(chunk, 20000.), [0], 'full scale'), (np.zeros(chunk, 'f4'), [7], 'multiple of'),
+    (np.zeros(chunk, 'f4'), [0.5], 'multiple of'), (np.zeros(chunk, 'f4'), [[0]], 'multiple of'),
     (np.zeros(chunk - 1, 'f4'), [0], '0 is no start'), (np.zeros(2*chunk, 'f4'), [0, 8192 + 256], '8448 is no start'),
     (np.zeros(chunk, 'f4'), [-256], '-256 is no start')])
 def test_errors_say_what_is_wrong_in_one_line(features, y, starts, problem):
@@ -139,8 +140,9 @@ def test_torchs_precision_settings_change_nothing():
 def test_threads_give_what_one_thread_gives():
     from concurrent.futures import ThreadPoolExecutor
     ys = [speechlike(2*chunk, seed) for seed in range(8)]
-    with ThreadPoolExecutor(4) as threads: together = list(threads.map(lambda y: chunk_spectrograms(y, [0, 4096, 8192]), ys))
-    assert all(torch.allclose(a, chunk_spectrograms(y, [0, 4096, 8192]), atol=1e-4) for a, y in zip(together, ys))
+    work = lambda y: chunk_spectrograms(y, [0, 4096, 8192])
+    with ThreadPoolExecutor(4) as threads: together = list(threads.map(work, ys))
+    assert all(torch.allclose(a, work(y), atol=1e-4) for a, y in zip(together, ys))
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
 @pytest.mark.parametrize('precision', ['highest', 'medium'])
@@ -174,10 +176,10 @@ def magnitude(frames):
 def test_there_are_26_with_names_of_their_own(): assert len(handbuilt_names) == len(set(handbuilt_names)) == 26
 
 def test_loudness_and_crossings_are_librosas(frames):
-    windows, ours = frames
-    assert ours['rms'] == pytest.approx(librosa.feature.rms(y=windows.T.reshape(-1), frame_length=frame_length, hop_length=frame_length, center=False).mean(), rel=1e-4)
-    rate = librosa.feature.zero_crossing_rate(windows.T.reshape(-1), frame_length=frame_length, hop_length=frame_length, center=False)
-    assert ours['zero crossings'] == pytest.approx(rate.mean()*sample_rate, rel=0.02) # librosa divides by 640, not by 639 pairs
+    ours, kwargs = frames[1], dict(y=frames[0].T.reshape(-1), frame_length=frame_length, hop_length=frame_length, center=False)
+    assert ours['rms'] == pytest.approx(librosa.feature.rms(**kwargs).mean(), rel=1e-4)
+    rate = librosa.feature.zero_crossing_rate(**kwargs).mean()*sample_rate*640/639 # librosa divides by samples, not by pairs
+    assert ours['zero crossings'] == pytest.approx(rate, rel=1e-5)
 
 def test_centroid_and_rolloff_are_librosas(frames, magnitude):
     ours, kwargs = frames[1], dict(S=magnitude, sr=sample_rate, n_fft=frame_fft)
@@ -200,7 +202,8 @@ def test_the_level_of_a_tone_is_in_its_band(band):
     levels = {other: ours[f'band {other[0]}-{other[1]} Hz'] for other in bands}
     assert max(levels, key=levels.get) == band and levels[band] == pytest.approx(10*np.log10(0.1**2/2), abs=0.1)
     assert ours['rms'] == pytest.approx(0.1/np.sqrt(2), rel=0.01)
-    assert ours['centroid'] == pytest.approx((low + high)/2, rel=0.1) and ours['zero crossings'] == pytest.approx(low + high, rel=0.01)
+    assert ours['centroid'] == pytest.approx((low + high)/2, rel=0.1)
+    assert ours['zero crossings'] == pytest.approx(low + high, rel=0.01)
 
 @pytest.mark.parametrize('f0', [55, 70, 100, 137.3, 180, 256, 333, 470])
 def test_pitch_of_a_buzz(f0):
@@ -237,10 +240,12 @@ def test_every_value_is_finite(y):
 @settings(max_examples=10, deadline=None)
 @given(st.floats(0.02, 1), st.integers(0, 1000))
 def test_loudness_changes_only_what_measures_loudness(factor, seed):
-    y = pulse_train(150, chunk) + 0.01*np.random.default_rng(seed).standard_normal(chunk).astype('f4') # no level near its lower limit
+    noise = np.random.default_rng(seed).standard_normal(chunk).astype('f4')
+    y = pulse_train(150, chunk) + 0.01*noise # so that no level is near its lower limit
     a, b = measured(y), measured((factor*y).astype('f4'))
     assert b['rms'] == pytest.approx(factor*a['rms'], rel=1e-4)
-    for name in ('zero crossings', 'centroid', 'roll-off 50%', 'mfcc 3', 'pitch'): assert b[name] == pytest.approx(a[name], rel=1e-2, abs=0.1)
+    for name in ('zero crossings', 'centroid', 'roll-off 50%', 'mfcc 3', 'pitch'):
+        assert b[name] == pytest.approx(a[name], rel=1e-2, abs=0.1)
     assert b['band 200-800 Hz'] == pytest.approx(a['band 200-800 Hz'] + 20*np.log10(factor), abs=0.01)
 
 def test_rows_of_many_chunks_are_those_of_each_alone_and_of_any_block():
