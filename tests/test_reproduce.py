@@ -70,6 +70,25 @@ def test_publish_takes_outputs_over_and_refuses_those_of_other_code(house, tmp_p
     nbformat.write(notebook('d', 'print("another")'), house/'03_d.ipynb')
     with pytest.raises(driver.EmonbError, match='was made from other code'): driver.publish(tmp_path/'out')
 
+def test_results_of_an_earlier_run_do_not_outlive_their_notebook(house, tmp_path):
+    driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    (tmp_path/'out'/'claims').mkdir()
+    (tmp_path/'out'/'claims'/'03_d.csv').write_text('claim\nold\n')
+    driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    assert (tmp_path/'out'/'claims'/'03_d.csv').exists()  # done before, and so its claims
+    nbformat.write(notebook('d', '1/0'), house/'03_d.ipynb')
+    driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    assert not (tmp_path/'out'/'claims'/'03_d.csv').exists()
+
+def test_a_relative_folder_is_the_same_for_all_notebooks(house, tmp_path, monkeypatch):
+    (tmp_path/'corpora').mkdir()
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('EMONB_DATA', 'corpora')
+    nbformat.write(notebook('d', 'import os; print(os.environ["EMONB_DATA"])'), house/'03_d.ipynb')
+    driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    kept = nbformat.read(tmp_path/'out'/'notebooks'/'03_d.ipynb', 4)
+    assert [out.text for cell in kept.cells for out in cell.get('outputs', [])] == [f'{tmp_path/"corpora"}\n']
+    assert os.environ['EMONB_DATA'] == 'corpora'
+
 def test_killed_and_started_again_it_goes_on(tmp_path):
     command = [sys.executable, '-c', 'import sys; from emonb.reproduce import main; sys.exit(main(sys.argv[1:]))', 'reproduce', '--profile', 'smoke',
                '--corpora', 'demo', '--output', str(tmp_path/'out'), '--notebooks', '00', '01_core']
@@ -84,7 +103,8 @@ def test_killed_and_started_again_it_goes_on(tmp_path):
 
 @pytest.mark.parametrize('words, reason', [
     (['reproduce', '--corpora', 'no/such/folder'], 'no/such/folder'), (['reproduce', '--notebooks', '99'], "notebook '99'"),
-    (['data', 'check', 'no/such/folder'], 'such/folder'), (['data', 'get', 'nothing'], 'nothing'), (['audit', 'no_such.csv'], 'no_such.csv')])
+    (['data', 'check', 'no/such/folder'], 'such/folder'), (['data', 'get', 'nothing'], 'nothing'), (['audit', 'no_such.csv'], 'no_such.csv'),
+    (['publish', 'nowhere'], 'nowhere: is no run folder'), (['reproduce', '--seeds', '-3'], 'seeds: -3'), (['reproduce', '--device', 'abacus'], "device 'abacus'")])
 def test_a_wrong_word_is_one_line_and_exit_status_1(words, reason, capsys):
     assert driver.main(words) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
