@@ -27,7 +27,7 @@ def notebooks(
 # %% ../nbs/15_reproduce.ipynb #f03f8d8e
 def _code(path): # the code cells of a notebook, as one text
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
-    return '\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code')
+    return '\n# %%\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code')
 
 def needs() -> dict:
     "For each notebook, the earlier ones that it rests on, directly or through others."

@@ -5,7 +5,7 @@ import json, os, statistics, subprocess, sys, tempfile, time
 
 from emonb.data import describe
 from emonb.demo import open_corpora
-from tests import bench_features
+from tests import bench_features, bench_training
 
 
 def seconds(command, repeats=5):
@@ -60,3 +60,4 @@ if __name__ == '__main__':
     start_up()
     bench_features.main()
     whole_corpora()
+    bench_training.main()
