@@ -152,7 +152,7 @@ def _summary(path, states):
           + (f"; not: {', '.join(lost)} (the executed copy in notebooks/ shows the error)" if lost else ''))
     if (path/'claims.csv').exists():
         claims = pd.read_csv(path/'claims.csv')
-        verdicts = claims.verdict.fillna('no verdict (demo data)').value_counts()
+        verdicts = claims.verdict.fillna('without a verdict').value_counts()
         print(f"claims.csv: {len(claims)} rows; " + ', '.join(f'{n} {verdict}' for verdict, n in verdicts.items()))
 
 # %% ../nbs/15_reproduce.ipynb #fd6f0591
