@@ -4,14 +4,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-PROFILE ?= quick
 override CORPORA := $(or $(CORPORA),$(EMONB_DATA),auto)
 unexport EMONB_DATA
 DATA = $(if $(filter auto demo,$(CORPORA)),,EMONB_DATA="$$(cd "$(CORPORA)" && pwd)")
 
 .PHONY: reproduce test test-data lab docs bench readme
 reproduce: $(READY)
-	$(BIN)/emonb reproduce --profile $(PROFILE) --corpora "$(CORPORA)" $(ARGS)
+	$(BIN)/emonb reproduce $(if $(PROFILE),--profile $(PROFILE)) --corpora "$(CORPORA)" $(ARGS)
 
 test: $(READY)
 	$(BIN)/nbdev_test --n_workers 2 --do_print

@@ -93,7 +93,7 @@ def _fingerprints(corpora):
 
 # %% ../nbs/15_reproduce.ipynb #1d1dd5e0
 def reproduce(
-    profile: str = None,    # 'smoke', 'quick' or 'paper'; None: as `get_profile` says
+    profile: str = None,    # 'smoke', 'quick' or 'paper'; None: as `get_profile` says, but 'smoke' for the demo corpora
     corpora: str = 'auto',  # 'auto', 'demo', or a folder of corpora in their original layouts
     output: str = None,     # the run's folder; None: under `runs_dir()`, the profile's name, with '-demo' where that is
     device: str = 'auto',   # 'auto', 'cpu' or 'cuda'
@@ -101,13 +101,15 @@ def reproduce(
     only: list = None       # names of the notebooks to run; None: all
 ) -> int:                   # how many notebooks did not run to their end
     "Run the notebooks; those already done with the same inputs are not run again."
-    profile, paths = get_profile(profile), notebooks(only)
+    paths = notebooks(only)
     if seeds is not None and seeds < 1: raise EmonbError(f'seeds: {seeds} are too few; give 1 or more')
     pick_device(device)
     folder = os.environ.get('EMONB_DATA') and data_dir() if corpora in ('auto', 'demo') else Path(corpora).expanduser().resolve()
     with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir()):
         counts = _fingerprints(corpora if corpora == 'demo' else 'auto')
         demo = all(name.startswith('demo-') for name in counts)
+        if demo and not os.environ.get('EMONB_PROFILE'): profile = profile or 'smoke' # nothing is concluded from them
+        profile = get_profile(profile)
         path = Path(output).expanduser().resolve() if output else runs_dir()/(profile.name + '-demo'*demo)
         given = dict(profile=profile.name, corpora='demo' if demo else 'auto', run=path.name, device=device, seeds=seeds)
         with explained(path): path.mkdir(parents=True, exist_ok=True)
@@ -183,7 +185,7 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     add = lambda name, do, help, to=commands: _command(to, name, do, help)
     p = add('reproduce', _reproduce, 'run the notebooks and regenerate every table and figure')
-    p.add_argument('--profile', choices=list(profiles), help='how much work: smoke (seconds a notebook), quick (minutes; the default) or paper (GPU)')
+    p.add_argument('--profile', choices=list(profiles), help='how much work: smoke (seconds a notebook), quick (minutes; the default, but smoke for the demo corpora) or paper (GPU)')
     p.add_argument('--corpora', default='auto', help='a folder of corpora, demo, or auto: EMONB_DATA or data/, else demo (default: %(default)s)')
     p.add_argument('--device', default='auto', help='cpu, cuda or auto (default: %(default)s)')
     p.add_argument('--seeds', type=int, help="how many seeds (default: the profile's)")
