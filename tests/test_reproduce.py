@@ -122,8 +122,9 @@ def test_help_and_import_are_quick():
 def test_every_notebook_runs_on_the_real_recordings(tmp_path):
     assert driver.reproduce('smoke', os.environ['EMONB_DATA'], tmp_path/'out') == 0
     claims = pd.read_csv(tmp_path/'out'/'claims.csv')
+    settings = {'paper', 'paper, hop 256 ms', 'clip', 'speaker', 'speaker+sentence'}
     linear = claims[claims.claim.str.match(r'table2\.(svm|softmax)\.')]
-    assert set(linear.protocol) == {'paper', 'paper, hop 256 ms', 'clip', 'speaker', 'speaker+sentence'} and len(linear) == 30
-    assert linear.verdict.isin(['reproduced', 'partly', 'not reproduced']).all()
-    assert claims.verdict.dropna().isin(['reproduced', 'partly', 'not reproduced', 'not testable']).all()
-    assert not claims.corpora.fillna('').str.contains('demo').any()
+    assert set(linear.protocol) == settings == set(claims.protocol) and len(linear) == 30
+    judged = claims[claims.claim != 'order.filters-look-like-speech'] # the one that is shown, not measured
+    assert judged.verdict.isin(['reproduced', 'partly', 'not reproduced', 'not testable']).all()
+    assert claims.corpora.notna().all() and not claims.corpora.str.contains('demo').any()
