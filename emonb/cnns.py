@@ -16,11 +16,11 @@ from torch import nn
 
 from .chunks import Chunks
 from .core import EmonbError
-from .dense import dataset, features_key
 from .evaluation import predictions, probability_columns
+from .experiments import dataset, features_key, search
 from .paper import emotions
 from .protocols import split
-from .training import Settings, pair_max, search, windows
+from .training import Settings, pair_max, windows
 
 # %% ../nbs/08_cnns.ipynb #0bc1ac07
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from emonb.data import describe, paper_clips
 from emonb.demo import open_corpora
 from emonb.paper import emotions
 from emonb.protocols import split
-from emonb.training import Dataset, Settings, _hardware, _learn, _optimiser, fit, pair_max, standardised, windows
+from emonb.training import Dataset, Settings, _hardware, _learn, _optimiser, batches, fit, pair_max, standardised, windows
 
 rows, batch, repeats, epochs = 640, 128, 5, 10
 settings = Settings(rate=3e-4, batch=batch, epochs=epochs)
@@ -62,7 +62,7 @@ def ours(x, y):
     model = FastR1().to(device)
     optimiser, x, y = _optimiser(model, settings), x.to(device, dtype), y.to(device)
     cast = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
-    return lambda: _learn(model, optimiser, x, y, torch.randperm(len(x)).to(device), batch, cast)
+    return lambda: _learn(model, optimiser, x, y, batches(torch.arange(len(x), device=device), None, batch, torch.Generator()), cast)
 
 def product(dtype, device):
     "A product of the size of R1's first layer, and its operations."

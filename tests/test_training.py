@@ -8,8 +8,9 @@ from emonb import core, training
 from emonb.core import EmonbError, cache_dir
 from emonb.paper import emotions
 from emonb.protocols import Split
-from emonb.training import (Dataset, DivergedError, Settings, fit, pair_max, read_checkpoint, run_experiment, search, standardised,
-                            windows, write_checkpoint)
+from emonb.experiments import run_experiment, search
+from emonb.training import (Dataset, DivergedError, Settings, batches, fit, pair_max, read_checkpoint, standardised, windows,
+                            write_checkpoint)
 
 rows, settings = 210, Settings(rate=3e-3, batch=32, epochs=4)
 
@@ -237,3 +238,44 @@ def test_windows_are_what_a_filter_sees():
     x = torch.arange(2*6*3.).view(2, 6, 3)
     rows = windows(x, 2).view(2, 5, 6)
     assert all(torch.equal(rows[n, t], x[n, t:t + 2].reshape(-1)) for n in range(2) for t in range(5))
+
+
+@pytest.mark.parametrize('lengths', [[1], [3, 1, 2, 2, 5], [4]*6])
+@pytest.mark.parametrize('size', [1, 2, 10])
+def test_batches_of_clips_hold_each_row_once_step_by_step(lengths, size):
+    clips = np.repeat(np.arange(len(lengths)) + 7, lengths)
+    rows = torch.arange(len(clips)) + 3 # of a larger table
+    table = np.r_[[0]*3, clips]
+    visited = list(batches(rows, table, size, torch.Generator().manual_seed(0)))
+    assert len(visited) == -(-len(lengths)//size) and sorted(torch.cat([b for b, _ in visited]).tolist()) == rows.tolist()
+    for taken, (sizes,) in visited:
+        steps = taken.split(sizes)
+        assert sizes == sorted(sizes, reverse=True)
+        for before, after in zip(steps, steps[1:]): assert torch.equal(after, before[:len(after)] + 1) # the clips' next rows
+        assert len(set(table[steps[0].numpy()])) == sizes[0] and (np.diff(np.r_[-1, table])[steps[0].numpy()] != 0).all() # clips' first rows
+
+class Counts(nn.Module):
+    "Knows a clip's rows before the present one: scores are sums over them."
+    def __init__(self):
+        super().__init__(); self.out = nn.Linear(128, 7)
+    def forward(self, x, steps):
+        total, found = 0, []
+        for step in x.flatten(1).split(steps):
+            total = step if isinstance(total, int) else total[:len(step)] + step
+            found.append(total)
+        return self.out(torch.cat(found))
+
+def test_networks_with_a_memory_predict_each_row_from_its_clip_so_far():
+    data, table, _ = problem()
+    clips = np.repeat(np.arange(42), 5)
+    train, val, test = (np.flatnonzero(np.isin(clips, part)) for part in np.split(np.arange(42), [25, 34]))
+    split = Split('clip', 0, 0, train, val, test, rows)
+    fitted = fit(Counts, data._replace(clips=clips), split, dataclasses.replace(settings, precision='float32', batch=8), 'counts')
+    x = standardised(data.inputs, train, torch.device('cpu'), torch.float32).flatten(1).view(42, 5, 128).cumsum(1).view(rows, 128)
+    with torch.no_grad(): expected = fitted.model.out(x).softmax(1)
+    assert np.allclose(fitted.probabilities, expected, atol=1e-5)
+
+def test_bytes_are_left_to_the_network():
+    inputs = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    ready = standardised(inputs, np.array([0]), torch.device('cpu'), torch.bfloat16)
+    assert ready.dtype == torch.uint8 and np.array_equal(ready, inputs)
