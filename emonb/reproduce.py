@@ -6,7 +6,7 @@
 __all__ = ['notebooks', 'needs', 'reproduce', 'publish', 'main']
 
 # %% ../nbs/15_reproduce.ipynb #6af924e3
-import argparse, contextlib, json, os, re, shutil, sys, time
+import argparse, contextlib, hashlib, json, os, re, shutil, sys, time
 from pathlib import Path
 
 from .core import (EmonbError, cache_dir, data_dir, digest, explained, get_profile, pick_device, profiles, provenance,
@@ -48,11 +48,18 @@ def _parameters(path, given):
     names = re.findall(r'^(\w+) *=', '\n'.join(tagged), re.MULTILINE)
     return {name: value for name, value in given.items() if name in names}
 
-def _state_key(stem, parameters, fingerprint):
+def _read_back(code, folder):
+    "Name and digest of the files of earlier notebooks in the run's folder that `code` reads."
+    files = [folder/'predictions'/f'{name}.parquet' for name in re.findall(r"'predictions'/'(\w+)\.parquet'", code)]
+    if 'read_results(' in code: files += [folder/'claims.csv', *sorted((folder/'tables').glob('*.csv'))]
+    return {file.name: hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in files if file.exists()}
+
+def _state_key(stem, parameters, fingerprint, folder):
     "A digest of all that the outcome of notebook `stem` depends on."
     paths = notebooks()
     code = [_code(paths[name]) for name in (*needs()[stem], stem)]
-    return digest(dict(code=code, parameters=parameters, corpora=fingerprint, versions=provenance()['versions']))
+    return digest(dict(code=code, parameters=parameters, corpora=fingerprint, versions=provenance()['versions'],
+                       files=_read_back(code[-1], folder)))
 
 # %% ../nbs/15_reproduce.ipynb #a20dd6d0
 def _execute(path, output, parameters):
@@ -125,7 +132,7 @@ def _run_notebooks(paths, folder, given, fingerprint):
     needed, outcomes = needs(), {}
     for number, (stem, path) in enumerate(paths.items(), 1):
         parameters = _parameters(path, given)
-        key, before = _state_key(stem, parameters, fingerprint), read_manifest(folder).get('notebooks', {})
+        key, before = _state_key(stem, parameters, fingerprint, folder), read_manifest(folder).get('notebooks', {})
         broken = [other for other in needed[stem] if outcomes.get(other, {}).get('status', 'done') != 'done']
         print(f'[{number}/{len(paths)}] {stem:<18}', end=' ', flush=True)
         if broken: state = dict(status='skipped', error=f'needs {broken[0]}, which did not end well')
@@ -193,6 +200,8 @@ def _parser():
     p.add_argument('--notebooks', nargs='+', metavar='NAME', help='which, by name or number: 04 07_baselines (default: all)')
     p = add('publish', lambda o: publish(o.run), "copy a run's outputs into the notebooks of the repository")
     p.add_argument('run', type=Path, help='the run folder')
+    p = add('report', _report, "print a run's results as Markdown; of two runs, where they differ")
+    p.add_argument('runs', type=Path, nargs='+', metavar='RUN', help='one or two folders of runs, such as runs/quick or nbs/results')
     data = commands.add_parser('data', help='check or get corpora').add_subparsers(required=True, metavar='COMMAND')
     p = add('check', _check, 'what is there, what is missing, what is odd', data)
     p.add_argument('folder', nargs='?', type=Path, help='folder of corpora (default: EMONB_DATA or data/)')
@@ -211,6 +220,13 @@ def _command(commands, name, do, help):
 # %% ../nbs/15_reproduce.ipynb #98b4e654
 def _reproduce(o):
     return min(1, reproduce(o.profile, o.corpora, o.output, o.device, o.seeds, o.notebooks))
+
+def _report(o):
+    from emonb.results import compare_runs, report
+    if len(o.runs) > 2: raise EmonbError('report: compares two runs at most; give one or two folders')
+    if len(o.runs) == 1: return print(report(o.runs[0]), end='')
+    differs = compare_runs(*o.runs)
+    print(differs.round(4).to_string(index=False) if len(differs) else 'Both runs say the same.')
 
 def _check(o):
     from emonb.core import data_dir
