@@ -65,6 +65,10 @@ def test_notebooks_are_clean(path):
     assert notebook == cleaned, f'{path.name}: run nbdev_clean'
 
 @each_notebook
+def test_notebooks_name_their_kernel(path): # JupyterLab asks for one otherwise
+    assert json.loads(path.read_text(encoding='utf-8'))['metadata'] == dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
+
+@each_notebook
 def test_notebooks_and_cells_stay_small(path):
     assert path.stat().st_size < 1_000_000
     long = [source(cell).splitlines()[0] for cell in cells(path) if len(source(cell).splitlines()) > 40]
