@@ -11,5 +11,5 @@ setup(name=settings['lib_name'], version=settings['version'], description=settin
       long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
       author=settings['author'], url=settings['git_url'], license='Apache-2.0', keywords=settings['keywords'],
       packages=find_packages(include=['emonb', 'emonb.*']), python_requires=f">={settings['min_python']}",
-      install_requires=settings['requirements'].split(), extras_require=dict(dev=settings['dev_requirements'].split()),
+      install_requires=settings['requirements'].split(), extras_require={name.removesuffix('_requirements'): needed.split() for name, needed in settings.items() if name.endswith('_requirements')},
       entry_points=dict(console_scripts=settings['console_scripts'].split()))

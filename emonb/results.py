@@ -51,7 +51,7 @@ def made_with(results: Results) -> str:
     took = sum(state.get('seconds', 0) for state in manifest.get('notebooks', {}).values())
     versions = manifest.get('versions', {})
     lines = [f"* Corpora: {counted or 'none named'}; what each number rests on stands beside it.",
-             f"* Profile `{manifest.get('profile', {}).get('name', '?')}`; {took/60:.0f} minutes on {manifest.get('cores', '?')} cores; "
+             f"* Profile `{manifest.get('profile', {}).get('name', '?')}`; the notebooks took {took/60:.0f} minutes on {manifest.get('cores', '?')} cores (trainings found in the cache count for nothing); "
              f"made {manifest.get('made', '?')[:10]}, commit {manifest.get('commit') or 'unknown'}.",
              f"* Python {manifest.get('python', '?')}, torch {versions.get('torch', '?')}, scikit-learn {versions.get('scikit-learn', '?')}."]
     absent = [name for key, name in corpus_names.items() if not {key, f'demo-{key}'} & set(manifest.get('corpora', {}))]

@@ -1,0 +1,43 @@
+"The ladder's rungs share ever less, and its table says of what each number is."
+import numpy as np, pandas as pd, pytest
+
+from emonb.augmentation import with_variants
+from emonb.chunks import chunk_table
+from emonb.core import EmonbError
+from emonb.evaluation import predictions
+from emonb.ladder import ladder_row, parts_of, prices, rungs, shared_items
+from emonb.paper import emotions
+
+clips = pd.DataFrame([dict(clip=f'c/{speaker}{emotion}{take}', corpus='c', path='', speaker=f's{speaker}', emotion=emotion, sentence=f't{take}',
+                           duration=3., sample_rate=16000, samples=48000, digest=f'{speaker}{emotion}{take}')
+                      for speaker in range(6) for emotion in emotions[:3] for take in range(4)])
+tables = dict(whole=chunk_table(clips), half=chunk_table(clips, .256), copied=chunk_table(with_variants(clips)))
+
+@pytest.fixture(scope='module')
+def shared(): return pd.DataFrame({r.label: shared_items(tables[r.chunks], parts_of(r, tables[r.chunks], 1, 1)) for r in rungs}).T
+
+def test_each_rung_closes_a_door(shared):
+    rows = shared[['augmented copies, rows', 'overlapping sound, rows', 'clips, rows', 'speakers, rows', 'sentences, rows']].to_numpy() > 0
+    assert rows[0].all() and rows[1].tolist() == [False, True, True, True, True] and rows[2].tolist() == [False, False, True, True, True]
+    assert [row.tolist().index(True) if row.any() else 5 for row in rows] == [0, 1, 2, 3, 4, 5]
+
+def test_a_row_says_what_it_is_of(shared):
+    rng, frames = np.random.default_rng(0), {}
+    for rung in rungs[2:]:
+        table = tables[rung.chunks]
+        made = [predictions('toy', 'test', table.iloc[p.test], rng.dirichlet(np.ones(7), len(p.test)), rung.label, p.seed, p.fold)
+                for p in parts_of(rung, table, 2, 2)]
+        frames['toy', rung.label] = pd.concat(made)
+        row = ladder_row(frames['toy', rung.label], shared.loc[rung.label], 50)
+        assert row['folds'] == 2 and row['seeds'] == 2 and row['accuracy ci_low'] <= row['accuracy'] <= row['accuracy ci_high']
+        assert row['accuracy'] == pytest.approx((frames['toy', rung.label].filter(like='p_').to_numpy().argmax(1) ==
+                                                 [emotions.index(e) for e in frames['toy', rung.label].emotion]).mean())
+        assert np.isfinite([row['fold_sd'], row['seed_sd']]).all() and row['shared clips'] == shared.loc[rung.label, 'clips']
+    steps = prices(frames, 50)
+    assert steps.above.tolist() == [r.label for r in rungs[2:-1]] and steps.below.tolist() == [r.label for r in rungs[3:]]
+
+def test_rungs_without_a_clip_in_common_have_no_price():
+    table = tables['whole']
+    frame = lambda rows, label: predictions('toy', 'test', rows, np.full((len(rows), 7), 1/7), label)
+    steps = prices({('toy', 'a'): frame(table[table.speaker == 's0'], 'a'), ('toy', 'b'): frame(table[table.speaker == 's1'], 'b')}, 50)
+    assert steps.value.isna().all()
