@@ -11,9 +11,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 import numpy as np, pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold, StratifiedKFold
 from .core import EmonbError
 
 # %% ../nbs/05a_protocols.ipynb #b9f94c8f
@@ -26,6 +23,8 @@ def linked(
     *columns: str        # rows with an equal value in one of them belong together; one that `table` lacks ties nothing
 ) -> np.ndarray:         # (rows,) number of the row's group, from 0
     "Group the rows that are tied, directly or through other rows."
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
     ties = pd.concat([pd.DataFrame(dict(row=np.arange(len(table)), sort='clip' if column == 'parent' else column,
                                         name=known(table[column]).array)) for column in columns if column in table])
     ties = ties.dropna()
@@ -193,6 +192,7 @@ def _deal(splitter, labels, groups):
 
 def _fold_of_rows(table, protocol, seed):
     "(rows,) fold of each row, sentences not regarded, and the number of folds."
+    from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold, StratifiedKFold
     groups, count, number = _groups(table, protocol)
     labels = (table['corpus'].astype(str) + ' ' + table['emotion'].astype(str)).to_numpy()
     one_each = number == count and 'speaker' in protocol
@@ -209,6 +209,7 @@ def _fold_of_rows(table, protocol, seed):
 # %% ../nbs/05a_protocols.ipynb #91ffccc5
 def _sentence_halves(table, seed):
     "(rows,) 0 or 1: which half of its corpus's sentences a row's sentence is in."
+    from sklearn.model_selection import StratifiedGroupKFold
     half = np.empty(len(table), int)
     for corpus, rows in table.groupby('corpus').indices.items():
         sentences, emotions = table['sentence'].to_numpy()[rows], table['emotion'].to_numpy()[rows]

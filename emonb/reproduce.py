@@ -200,6 +200,7 @@ def _parser():
     p.add_argument('--notebooks', nargs='+', metavar='NAME', help='which, by name or number: 04 07_baselines (default: all)')
     p = add('publish', lambda o: publish(o.run), "copy a run's outputs into the notebooks of the repository")
     p.add_argument('run', type=Path, help='the run folder')
+    _use(add)
     p = add('report', _report, "print a run's results as Markdown; of two runs, where they differ")
     p.add_argument('runs', type=Path, nargs='+', metavar='RUN', help='one or two folders of runs, such as runs/quick or nbs/results')
     data = commands.add_parser('data', help='check or get corpora').add_subparsers(required=True, metavar='COMMAND')
@@ -212,6 +213,32 @@ def _parser():
     p.add_argument('--promise', choices=['clip', 'speaker', 'speaker+sentence'], default='clip', help='what must not be shared; sets the exit status (default: %(default)s)')
     return parser
 
+# %% ../nbs/15_reproduce.ipynb #70960790
+def _use(add): # the commands for one's own recordings
+    model = dict(type=Path, help='file of a recognizer (default: the one that emonb train or a run made last)')
+    p = add('train', _train, 'train a recognizer on labelled recordings')
+    p.add_argument('source', type=Path, help='a folder of corpora, or a CSV file with the columns path,emotion,speaker')
+    p.add_argument('--output', type=Path, help='file to write (default: recognizer.safetensors in runs/)')
+    p.add_argument('--network', choices=['R2', 'R1'], default='R2', help='small, or thirty times as much work (default: %(default)s)')
+    p.add_argument('--epochs', type=int, default=15, help='(default: %(default)s)')
+    p.add_argument('--protocol', choices=['speaker', 'clip'], default='speaker', help='what is not shared when it is tested (default: %(default)s)')
+    p.add_argument('--device', default='auto', help='cpu, cuda or auto (default: %(default)s)')
+    p = add('predict', _predict, 'say the emotion of a file, or of each file in a folder, over time')
+    p.add_argument('path', help='a file with sound, a folder, or - for standard input')
+    p.add_argument('--model', **model)
+    p.add_argument('--csv', help='file for the course over time; - for standard output')
+    p.add_argument('--json', help='the same as JSON, with the answers')
+    p.add_argument('--picture', type=Path, help='file for waveform, spectrogram and probabilities; for a folder, a folder')
+    p.add_argument('--jobs', type=int, help='processes (default: one a core)')
+    p = add('listen', _listen, 'show live what the microphone hears')
+    p.add_argument('--model', **model)
+    p.add_argument('--input', help='number or name of the microphone')
+    p.add_argument('--rate', type=int, default=16000, help='samples a second (default: %(default)s)')
+    p.add_argument('--seconds', type=float, help='when to stop (default: at Ctrl-C)')
+    p = add('export', _export, 'write a recognizer as ONNX: waveform in, probabilities out')
+    p.add_argument('model', type=Path, help='file of a recognizer')
+    p.add_argument('output', type=Path, help='file to write')
+
 def _command(commands, name, do, help):
     parser = commands.add_parser(name, help=help, description=help)
     parser.set_defaults(do=do)
@@ -220,6 +247,23 @@ def _command(commands, name, do, help):
 # %% ../nbs/15_reproduce.ipynb #98b4e654
 def _reproduce(o):
     return min(1, reproduce(o.profile, o.corpora, o.output, o.device, o.seeds, o.notebooks))
+
+def _train(o):
+    from emonb.recognizer import train_command
+    train_command(o.source, o.output, o.network, o.epochs, o.protocol, o.device)
+
+def _predict(o):
+    from emonb.predict import predict_command
+    return predict_command(o.path, o.model, o.csv, o.json, o.picture, o.jobs)
+
+def _listen(o):
+    from emonb.predict import listen_command
+    return listen_command(o.model, o.input, o.rate, o.seconds)
+
+def _export(o):
+    from emonb.export import export_onnx
+    from emonb.recognizer import load_recognizer
+    export_onnx(load_recognizer(o.model), o.output)
 
 def _report(o):
     from emonb.results import compare_runs, report

@@ -10,7 +10,7 @@ from emonb.reproduce import _parser, main
 root = Path(__file__).parent.parent
 text = (root/'README.md').read_text(encoding='utf-8')
 blocks = re.findall(r'```(\w+)\n(.*?)```', text, re.DOTALL)
-typed = [line.split(' #')[0].strip() for kind, block in blocks if kind == 'sh' for line in block.splitlines() if line.strip()]
+typed = [re.split(r'\s+#', line)[0].strip() for kind, block in blocks if kind == 'sh' for line in block.splitlines() if line.strip()]
 inline = re.findall(r'`((?:emonb|make) [^`\n]+)`', text)
 commands = sorted({part.strip() for line in (*typed, *inline) for part in line.split('&&')})
 

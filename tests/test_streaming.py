@@ -1,0 +1,251 @@
+"Streams in pieces, recognizer files that are wrong, and recordings of every kind."
+import csv, io, json
+from pathlib import Path
+
+import av, numpy as np, pytest, soundfile as sf, torch
+from hypothesis import given, settings, strategies as st
+from safetensors.torch import save_file
+
+from emonb.audio import read_audio
+from emonb.cnns import build, specs
+from emonb.core import EmonbError
+from emonb.demo import open_corpora
+from emonb.features import chunk, chunk_spectrograms
+from emonb.paper import emotions
+from emonb.predict import files_in, predict_command, recognise
+from emonb.recognizer import (Chunkwise, Context, Recognizer, _statistics, advance, find_recognizer, hop, load_recognizer, posterior,
+                              standalone, train_command)
+from emonb.streaming import Stream, listen
+from emonb.synthetic import make_voice, synthesize
+from emonb.training import read_checkpoint, standardised, write_checkpoint
+
+
+@pytest.fixture(scope='module')
+def recognizer():
+    torch.manual_seed(0); torch.set_num_threads(1)
+    network = Chunkwise(32, 64).eval()
+    network.mean.fill_(-6); network.deviation.fill_(2)
+    return Recognizer(network, .3, .2, dict(network='untrained', corpora={}))
+
+def talk(rate):
+    said = synthesize('test/a01', make_voice('test/1', 'f'), 'anger', sample_rate=rate).sound
+    return np.concatenate([said, np.zeros(int(1.7*rate)), said[::-1]]).astype(np.float32)
+
+def run(recognizer, sound, rate, cuts):
+    stream = Stream(recognizer, rate)
+    moments = [m for piece in np.split(sound, sorted(cuts)) for m in stream.push(piece)] + stream.finish()
+    return moments, stream.answer
+
+
+# streaming
+
+sounds = {rate: talk(rate) for rate in (8000, 16000, 22050, 44100, 48000)}
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(sorted(sounds)), st.data())
+def test_pieces_of_any_size_give_the_same(recognizer, rate, data):
+    sound = sounds[rate]
+    cuts = data.draw(st.lists(st.integers(0, len(sound)), max_size=60))
+    whole, answer = run(recognizer, sound, rate, [])
+    pieces, other = run(recognizer, sound, rate, cuts)
+    assert [(m.start, m.end, m.emotion, m.trusted) for m in whole] == [(m.start, m.end, m.emotion, m.trusted) for m in pieces]
+    for a, b in zip((*whole, answer), (*pieces, other)):
+        if a.posterior is not None: np.testing.assert_allclose(a.posterior, b.posterior, atol=1e-5)
+
+def test_one_sample_at_a_time(recognizer):
+    sound = sounds[16000][:chunk + 2*hop + 7]
+    whole, pieces = run(recognizer, sound, 16000, []), run(recognizer, sound, 16000, range(1, len(sound)))
+    assert len(whole[0]) == len(pieces[0]) == 3
+    np.testing.assert_allclose(whole[1].posterior, pieces[1].posterior, atol=1e-5)
+
+def test_a_stream_is_what_the_features_and_the_network_make_of_the_file(recognizer, tmp_path):
+    sf.write(tmp_path/'a.wav', sounds[44100][:90_000], 44100, subtype='FLOAT')
+    sound = read_audio(tmp_path/'a.wav')
+    logs = recognizer.log_posteriors(chunk_spectrograms(sound, np.arange(0, len(sound) - chunk + 1, hop)))
+    expected = posterior(logs.mean(axis=0), recognizer.temperature)
+    np.testing.assert_allclose(recognise(recognizer, tmp_path/'a.wav').answer.posterior, expected, atol=1e-5)
+
+@pytest.mark.parametrize('n, moments', [(0, 0), (chunk - 1, 0), (chunk, 1), (chunk + hop - 1, 1), (chunk + hop, 2)])
+def test_lengths_at_the_edge(recognizer, n, moments):
+    found, answer = run(recognizer, sounds[16000][3000:3000 + n], 16000, [])
+    assert len(found) == moments and bool(answer.doubt) and (answer.posterior is None) == (moments == 0)
+
+def test_silence_is_silence(recognizer):
+    found, answer = run(recognizer, np.zeros(40_000, np.float32), 16000, [])
+    assert {m.emotion for m in found} == {'silence'} and answer.doubt == 'silence' and answer.emotion == 'silence'
+    assert not any(m.trusted for m in found)
+
+def test_a_pause_ends_an_utterance(recognizer):
+    found, _ = run(recognizer, sounds[16000], 16000, [])
+    first = [i for i in range(1, len(found)) if found[i].posterior is not None and found[i - 1].posterior is None][-1]
+    alone, _ = run(recognizer, sounds[16000][round(found[first].start*16000) - 320:], 16000, [])
+    assert not found[first].trusted and not found[first + 1].trusted # context begins anew
+    context = advance(advance(Context(), np.log(np.full(7, 1/7))), None)
+    assert context.count == 1 and advance(advance(advance(context, None), None), None).count == 0
+
+def test_channels_and_integers(recognizer):
+    sound = sounds[16000][:20_000]
+    whole = run(recognizer, sound, 16000, [])[1].posterior
+    stream = Stream(recognizer); stream.push(np.stack([sound, sound], 1)); stream.finish()
+    np.testing.assert_allclose(stream.answer.posterior, whole, atol=1e-5)
+    stream = Stream(recognizer); stream.push((sound*32768).round().astype(np.int16)); stream.finish()
+    np.testing.assert_allclose(stream.answer.posterior, whole, atol=.05)
+
+@pytest.mark.parametrize('bad', [np.array([np.nan]*9), np.full(9, np.inf), np.full(9, 1e9), np.zeros((3, 3, 3)), np.array(['a'])])
+def test_what_is_no_sound_leaves_the_stream_as_it_was(recognizer, bad):
+    stream, sound = Stream(recognizer, 48000), sounds[48000]
+    moments = stream.push(sound[:70_000])
+    with pytest.raises(EmonbError): stream.push(bad)
+    moments += stream.push(sound[70_000:]) + stream.finish()
+    np.testing.assert_array_equal(stream.answer.posterior, run(recognizer, sound, 48000, [70_000])[1].posterior)
+
+def test_rates(recognizer):
+    for rate in (0, -1, 100, 10**6):
+        with pytest.raises(EmonbError): Stream(recognizer, rate)
+
+def test_memory_stays(recognizer):
+    stream = Stream(recognizer)
+    for _ in range(200): stream.push(sounds[16000][:chunk])
+    assert len(stream._sound) < chunk + hop + 2*320
+
+def test_the_live_view(recognizer):
+    class Terminal(io.StringIO):
+        def isatty(self): return True
+    listen(recognizer, np.array_split(sounds[16000], 99), 16000, plain := io.StringIO())
+    listen(recognizer, np.array_split(sounds[16000], 99), 16000, terminal := Terminal())
+    assert 'silence\n' in plain.getvalue() and '\x1b' not in plain.getvalue() and plain.getvalue().count('\n') > 9
+    assert terminal.getvalue().count('\r') == plain.getvalue().count('\n') and terminal.getvalue().count('\n') == 1
+
+
+# recognizer files
+
+def test_a_file_holds_it_all(recognizer, tmp_path):
+    recognizer.save(tmp_path/'r.safetensors')
+    again, x = load_recognizer(tmp_path/'r.safetensors'), torch.randn(3, 2, 64, 64)
+    assert torch.equal(again.network(x), recognizer.network(x))
+    assert (again.temperature, again.threshold, again.about) == (recognizer.temperature, recognizer.threshold, recognizer.about)
+
+def refused(path):
+    with pytest.raises(EmonbError) as error: load_recognizer(path)
+    assert '\n' not in str(error.value) and path.name in str(error.value)
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7), st.booleans())
+def test_one_bit_or_a_cut(recognizer, tmp_path_factory, where, bit, cut):
+    path = tmp_path_factory.mktemp('r')/'r.safetensors'
+    recognizer.save(path)
+    content = bytearray(path.read_bytes())
+    at = int(where*min(len(content), 4000 if bit % 2 else len(content))) # the header is short: aim at it half the time
+    if cut: del content[at:]
+    else: content[at] ^= 1 << bit
+    path.write_bytes(content)
+    refused(path)
+
+@pytest.mark.parametrize('change', [dict(kind='x'), dict(emotions=emotions[:6]), dict(temperature=0.), dict(temperature='1'), dict(threshold=float('nan')),
+                                    dict(about=3), dict(hop=1)])
+def test_a_whole_file_with_wrong_notes(recognizer, tmp_path, change):
+    recognizer.save(path := tmp_path/'r.safetensors')
+    tensors, notes = read_checkpoint(path)
+    write_checkpoint(path, tensors, {**notes, **change})
+    refused(path)
+
+@pytest.mark.parametrize('change', [dict(mean=torch.zeros(3)), {'filters.weight': torch.zeros(10**6, 0, 5)}, {'hidden.weight': torch.zeros(2, 2)},
+                                    {'filters.bias': torch.full((32,), torch.nan)}, {'deviation': torch.ones((), dtype=torch.float64)}, {'more': torch.ones(1)}])
+def test_a_whole_file_with_wrong_tensors(recognizer, tmp_path, change):
+    recognizer.save(path := tmp_path/'r.safetensors')
+    tensors, notes = read_checkpoint(path)
+    write_checkpoint(path, {**tensors, **change}, notes)
+    refused(path)
+
+def test_other_files(tmp_path):
+    for name, content in dict(empty=b'', pickle=b'\x80\x04\x95cos\nsystem\n', huge=(2**62).to_bytes(8, 'little') + b'{}', text=b'hello').items():
+        (tmp_path/name).write_bytes(content)
+        refused(tmp_path/name)
+    save_file(dict(a=torch.ones(1)), tmp_path/'plain')
+    refused(tmp_path/'plain'); refused(tmp_path); refused(tmp_path/'none')
+
+def test_no_recognizer_says_how_to_make_one(tmp_path, monkeypatch):
+    monkeypatch.setenv('EMONB_RUNS', str(tmp_path))
+    with pytest.raises(EmonbError, match='emonb train'): find_recognizer()
+
+
+# recordings
+
+def write(path, sound, rate, codec):
+    with av.open(str(path), 'w') as container:
+        track = container.add_stream(codec, rate=rate, layout='stereo')
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(np.stack([sound, sound])), format='fltp', layout='stereo')
+        frame.sample_rate = rate
+        wanted = av.AudioResampler(format=track.codec_context.format or 'fltp', layout='stereo', rate=rate)
+        for part in (*wanted.resample(frame), *wanted.resample(None)): container.mux(track.encode(part))
+        container.mux(track.encode(None))
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, recognizer):
+    place = tmp_path_factory.mktemp('recordings')
+    sound = synthesize('test/a01', make_voice('test/1', 'f'), 'anger', sample_rate=44100).sound.astype(np.float32)
+    for name in ('a.wav', 'b.flac', 'c.mp3'): sf.write(place/name, np.stack([sound, sound], 1), 44100)
+    for name, codec in {'d.avi': 'pcm_s16le', 'e.flv': 'aac', 'sub/f.mp4': 'aac'}.items():
+        (place/name).parent.mkdir(exist_ok=True)
+        write(place/name, sound, 44100, codec)
+    (place/'broken.wav').write_bytes(b'RIFF')
+    recognizer.save(place/'r.safetensors')
+    return place
+
+def test_six_kinds_of_file(recognizer, folder):
+    exact = recognise(recognizer, folder/'a.wav').answer.posterior
+    for name, apart in {'b.flac': 1e-3, 'd.avi': 1e-3, 'c.mp3': .1, 'e.flv': .15, 'sub/f.mp4': .15}.items():
+        assert np.abs(recognise(recognizer, folder/name).answer.posterior - exact).max() < apart, name
+
+def test_predict_a_folder(folder, tmp_path, capsys):
+    status = predict_command(folder, folder/'r.safetensors', csv=tmp_path/'t.csv', json=tmp_path/'t.json')
+    said = capsys.readouterr()
+    assert status == 1 and said.err.count('\n') == 1 and 'broken.wav' in said.err
+    assert said.out.splitlines()[-1] == '6 files, 1 could not be used'
+    found = json.loads((tmp_path/'t.json').read_text())
+    rows = list(csv.DictReader(open(tmp_path/'t.csv')))
+    assert [Path(each['file']).name for each in found] == ['a.wav', 'b.flac', 'c.mp3', 'd.avi', 'e.flv', 'f.mp4']
+    assert len(rows) == sum(len(each['moments']) for each in found) and float(rows[0]['p_anger']) == found[0]['moments'][0]['posterior']['anger']
+    assert all(abs(sum(each['posterior'].values()) - 1) < 1e-3 for each in found)
+
+def test_predict_one_file_standard_input_and_an_unknown_ending(folder, tmp_path, monkeypatch, capsys):
+    model = folder/'r.safetensors'
+    assert predict_command(folder/'a.wav', model, csv='-') == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].startswith('file,start,end')
+    (tmp_path/'x.bin').write_bytes((folder/'b.flac').read_bytes())
+    assert predict_command(tmp_path/'x.bin', model) == 0
+    for file in ('a.wav', 'b.flac', 'e.flv'):
+        monkeypatch.setattr('sys.stdin', type('In', (), dict(buffer=open(folder/file, 'rb'))))
+        assert predict_command('-', model) == 0 and 'standard input' in capsys.readouterr().out
+
+def test_files_that_are_none(folder, tmp_path, monkeypatch, capsys):
+    model = folder/'r.safetensors'
+    (tmp_path/'x.bin').write_bytes(b'hello'*100)
+    for path in (tmp_path/'x.bin', tmp_path/'none.wav', tmp_path/'none', folder/'broken.wav'):
+        assert predict_command(path, model) == 1 and capsys.readouterr().err.count('\n') == 1
+    monkeypatch.setattr('sys.stdin', type('In', (), dict(buffer=io.BytesIO(b''))))
+    assert predict_command('-', model) == 1
+    with pytest.raises(EmonbError, match='no sound or video'): files_in(tmp_path)
+
+def test_pictures(folder, tmp_path):
+    assert predict_command(folder/'a.wav', folder/'r.safetensors', picture=tmp_path/'a.png') == 0
+    assert (tmp_path/'a.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_train_on_a_list_then_predict(tmp_path, capsys):
+    clips = open_corpora('demo', 'smoke').query("corpus == 'demo-savee' or corpus == 'demo-emodb'")
+    rows = clips[clips.emotion.isin(emotions)].groupby(['speaker', 'emotion']).head(2)
+    rows[['path', 'emotion', 'speaker']].to_csv(tmp_path/'mine.csv', index=False)
+    model = train_command(tmp_path/'mine.csv', tmp_path/'mine.safetensors', epochs=1)
+    assert 'protocol speaker' in capsys.readouterr().out
+    about = load_recognizer(model).about
+    assert about['corpora'] == {'mine': len(rows)} and about['tested_clips'] == len(rows) and about['accuracy'][1] <= about['accuracy'][0] <= about['accuracy'][2]
+    assert predict_command(rows.path.iloc[0], model) == 0
+
+def test_the_network_that_stands_alone_is_the_one_that_was_trained():
+    trained, x = build(specs['R2']).eval(), torch.randn(40, 2, 64, 64)*3 - 5
+    train = np.arange(30)
+    alone = standalone(trained.state_dict(), *_statistics(x.numpy(), train))
+    as_engine = standardised(x.numpy(), train, torch.device('cpu'), torch.float32)
+    assert torch.allclose(alone(x), trained(as_engine).log_softmax(1), atol=1e-4)
