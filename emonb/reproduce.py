@@ -265,6 +265,7 @@ def _export(o):
     from emonb.recognizer import load_recognizer
     export_onnx(load_recognizer(o.model), o.output)
 
+# %% ../nbs/15_reproduce.ipynb #c38cfef9
 def _report(o):
     from emonb.results import compare_runs, report
     if len(o.runs) > 2: raise EmonbError('report: compares two runs at most; give one or two folders')
