@@ -159,12 +159,13 @@ def sample_clips(
     clips: pd.DataFrame, # clip table
     count: int           # clips to keep of each corpus
 ) -> pd.DataFrame:       # clip table
-    "At most `count` clips of each corpus, spread over speakers and emotions."
+    "At most `count` clips of each corpus, spread over speakers, emotions and sentences."
     shuffled = clips.sample(frac=1, random_state=0)
-    nth = shuffled.groupby(['speaker', 'emotion']).cumcount()
     of_corpus = shuffled.groupby('corpus')
-    number = of_corpus[['speaker', 'emotion']].rank(method='dense').sum(axis=1)
-    turn = number % of_corpus.emotion.transform('nunique')
+    number = of_corpus[['speaker', 'emotion', 'sentence']].rank(method='dense')
+    turn = (number.speaker + number.emotion) % of_corpus.emotion.transform('nunique')
+    said = (number.speaker + number.sentence) % of_corpus.sentence.transform('nunique')
+    nth = said.sort_values(kind='stable').groupby([clips.speaker, clips.emotion]).cumcount()
     order = shuffled.assign(nth=nth, turn=turn).sort_values(['nth', 'turn', 'speaker'], kind='stable').index
     return clips.loc[clips.loc[order].groupby('corpus').head(count).index.sort_values()].reset_index(drop=True)
 

@@ -132,7 +132,7 @@ def test_auto_takes_what_is_in_data(small, monkeypatch, capsys):
     assert capsys.readouterr().out == ''
 
 def table(speakers, emotions, each, corpus='x'):
-    return pd.DataFrame([dict(clip=f'{corpus}/{s}{e}{k}', corpus=corpus, speaker=f'{corpus}/{s:02}', emotion=e)
+    return pd.DataFrame([dict(clip=f'{corpus}/{s}{e}{k}', corpus=corpus, speaker=f'{corpus}/{s:02}', emotion=e, sentence=f'{corpus}/{k % 2}')
                          for s in range(speakers) for e in emotions for k in range(each)])
 
 @pytest.mark.parametrize('speakers, each, count', [(10, 3, 84), (24, 8, 84), (4, 15, 84), (4, 1, 84), (3, 5, 7)])
@@ -144,6 +144,7 @@ def test_a_sample_is_spread(speakers, each, count):
         sizes = kept[column].value_counts().reindex(clips[column].unique(), fill_value=0)
         assert sizes.max() - sizes.min() <= (1 if column == 'speaker' else 4), column
     assert kept.equals(clips[clips['clip'].isin(kept['clip'])].reset_index(drop=True)) # in the same order
+    if count > 14: assert (pd.crosstab(kept.emotion, kept.sentence) > 0).all(axis=None) # else no split by sentences
 
 def test_each_corpus_is_sampled_by_itself(small, capsys):
     clips = pd.concat([table(4, 'ab', 5, 'x'), table(2, 'abc', 1, 'y')], ignore_index=True)
