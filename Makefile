@@ -31,6 +31,7 @@ bench: $(READY)
 	$(DATA) $(BIN)/python -m tests.bench
 
 readme: $(READY)
+	$(BIN)/python -m tests.buttons
 	$(BIN)/python -m tests.readme
 
 $(READY): settings.ini constraints.txt setup.py

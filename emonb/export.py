@@ -15,7 +15,7 @@ from torch import nn
 from .core import EmonbError, write_whole
 from .features import bins, chunk, floor, n_fft, windows
 from .features import hop as frame_hop
-from .recognizer import Recognizer, hop, silence
+from .recognizer import Clipwise, Recognizer, hop, silence
 
 # %% ../nbs/13c_export.ipynb #649923ac
 def _waves(window): # (512, 1, 640) cosines and sines under a window in the middle of the longest one
@@ -50,7 +50,10 @@ class Waveform(nn.Module):
 
 # %% ../nbs/13c_export.ipynb #850ca6fc
 def export_onnx(recognizer: Recognizer, path) -> Path:
-    "Write a recognizer as an ONNX file: `sound` (n,), n at least 8,192 → `chunks` (k, 7), `recording` (7,), `heard` (k,)."
+    """Write a recognizer as an ONNX file: `sound` (n,) at 16 kHz, n at least 8,192 → `chunks` (k, 7), `recording` (7,), `heard` (k,).
+    Raises `EmonbError` for one with an LSTM, and where ONNX is not installed."""
+    if isinstance(recognizer.network, Clipwise):
+        raise EmonbError('ONNX: a recognizer with an LSTM is no single graph; train one with --network R2, which is')
     try: import onnx, onnxscript
     except ImportError as error: raise EmonbError("ONNX: its packages are missing; pip install 'emonb[onnx]'") from error
     import contextlib, io, logging, warnings

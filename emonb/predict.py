@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['blocks_of', 'Result', 'recognise', 'sentence', 'files_in', 'recognise_all', 'as_json', 'write_csv', 'write_json',
-           'picture', 'show', 'predict_command', 'listen_command']
+           'picture', 'record', 'show', 'predict_command', 'listen_command']
 
 # %% ../nbs/13b_predict.ipynb #6310296e
 import contextlib, csv, json, os, sys
@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np, torch
 
-from .audio import AudioError, media_suffixes, read_native
+from .audio import AudioError, _decode, media_suffixes, resample
 from .core import EmonbError, emotion_colors, explained, shown
 from .features import log_spectrogram, sample_rate
 from .paper import emotions
-from .recognizer import find_recognizer, load_recognizer
+from .recognizer import Recognizer, find_recognizer, load_recognizer
 from .streaming import Answer, Stream, listen, microphone
 
 # %% ../nbs/13b_predict.ipynb #be3c6167
@@ -35,13 +35,16 @@ def _decoded(path, source): # blocks of (n,) float32, and their rate at each
         reason = getattr(error, 'strerror', None) or error
         raise AudioError(path, f'cannot be decoded ({reason})', 'copy it again, or convert it to .wav') from error
 
-def blocks_of(path) -> Iterator: # of (n,) float32 and Hz
+def blocks_of(path) -> Iterator: # of (n,) or (n, channels) float32, full scale is 1, and its rate in Hz
     "The sound of a file, or of standard input ('-'). Raises `AudioError` for what holds none."
-    if str(path) != '-' and Path(path).suffix.lower() in media_suffixes:
-        yield tuple(read_native(path))
-        return
-    if str(path) != '-' and not Path(path).is_file(): raise AudioError(path, 'there is no such file', 'check the name')
-    yield from _decoded('standard input' if str(path) == '-' else path, sys.stdin.buffer if str(path) == '-' else str(path))
+    if str(path) == '-': yield from _decoded('standard input', sys.stdin.buffer)
+    elif Path(path).suffix.lower() in media_suffixes: yield _decode(path)
+    elif Path(path).is_file(): yield from _decoded(path, str(path))
+    else: raise AudioError(path, 'there is no such file', 'check the name')
+
+def _mono(path): # (n,) float32 and Hz, of a file that can be used
+    blocks = list(blocks_of(path))
+    return np.concatenate([block.mean(axis=1) if block.ndim == 2 else block for block, _ in blocks]), blocks[0][1]
 
 # %% ../nbs/13b_predict.ipynb #8ff2403e
 class Result(NamedTuple):
@@ -53,11 +56,14 @@ class Result(NamedTuple):
 def recognise(recognizer, path) -> Result: # '-': standard input
     "The emotion of a recording, and its course. Raises `AudioError` for a file that cannot be used."
     stream, moments, name = None, [], 'standard input' if str(path) == '-' else str(path)
-    for block, rate in blocks_of(path):
-        stream = stream or Stream(recognizer, rate)
-        moments += stream.push(block)
-    if stream is None: raise AudioError(name, 'holds no samples', 'record it again')
-    return Result(name, *(lambda rest: (stream.answer, moments + rest))(stream.finish()))
+    try:
+        for block, rate in blocks_of(path):
+            stream = stream or Stream(recognizer, rate)
+            moments += stream.push(block)
+    except AudioError as error: raise AudioError(name, error.problem, error.advice) from error # a stream knows no file
+    if not (stream and stream.samples): raise AudioError(name, 'holds no samples', 'record it again')
+    moments += stream.finish()
+    return Result(name, stream.answer, moments)
 
 def sentence(answer: Answer) -> str:
     "An answer in words."
@@ -95,7 +101,8 @@ def recognise_all(
 def _rows(result): # of the CSV file
     for moment in result.moments:
         p = [''] * 7 if moment.posterior is None else [f'{value:.5f}' for value in moment.posterior]
-        yield [result.path, f'{moment.start:.3f}', f'{moment.end:.3f}', f'{moment.level:.1f}', moment.emotion, f'{moment.confidence:.5f}', int(moment.trusted), *p]
+        place = f'{moment.start:.3f}', f'{moment.end:.3f}', f'{moment.level:.1f}'
+        yield [result.path, *place, moment.emotion, f'{moment.confidence:.5f}', int(moment.trusted), *p]
 
 def as_json(result: Result) -> dict:
     "A result as JSON: the answer, and a list of moments."
@@ -122,50 +129,83 @@ def write_json(path, results): # '-': standard output
     with _opened(path) as file: json.dump([as_json(result) for result in results], file, indent=1); file.write('\n')
 
 # %% ../nbs/13b_predict.ipynb #a703b8be
-def picture(result: Result, sound: np.ndarray, rate: int, title: str = ''): # → matplotlib's figure
+def _spectrogram(y, columns=2000): # (256, about so many columns) of sound at 16 kHz, a piece at a time: an hour is much
+    step, margin, pieces = max(8, len(y)//(32*columns)), 640, [] # frames, of each so many the one in the middle is drawn; samples
+    for start in range(0, len(y), 32*step*64):
+        before = min(start, margin)
+        frames = log_spectrogram(y[start - before:start + 32*step*64 + margin])[0, :, before//32:]
+        pieces.append(frames[:, min(step//2, len(y)//64):step*64:step].numpy())
+    return np.concatenate(pieces, axis=1)
+
+def _ribbon(ax, moments): # each emotion's share of the height; nothing is known before the first chunk is whole
+    edges = np.array([moments[0].start, *(m.end for m in moments)])
+    p = np.array([np.zeros(len(emotions)) if m.posterior is None else m.posterior for m in moments])
+    drawn = lambda low, high, **how: ax.fill_between(edges, np.append(low, low[-1]), np.append(high, high[-1]), step='post', lw=0, **how)
+    for top, share, emotion in zip(p.cumsum(axis=1).T, p.T, emotions): drawn(top - share, top, color=emotion_colors[emotion])
+    nothing, silent = np.zeros(len(moments)), np.array([m.posterior is None for m in moments])
+    drawn(nothing, silent.astype(float), color='0.85')
+    doubt = ~silent & ~np.array([m.trusted for m in moments])
+    drawn(nothing, doubt.astype(float), facecolor='none', edgecolor=(1, 1, 1, .5), hatch='///')
+
+def picture(
+    result: Result,
+    sound: np.ndarray, # (n,) float32, what the result is of
+    rate: int,         # Hz
+    title: str = ''    # '': the file's name and the answer
+):                     # matplotlib's figure
     "Waveform, spectrogram and the posterior as a ribbon; grey: silence; hatched: not to be trusted."
     import matplotlib.pyplot as plt
-    from emonb.audio import resample
     fig, (wave, spectrum, ribbon) = plt.subplots(3, 1, figsize=(9, 5.4), sharex=True, height_ratios=(1, 1.6, 1.6), layout='constrained')
     seconds, step = len(sound)/rate, max(1, len(sound)//20_000)
     wave.plot(np.arange(0, len(sound), step)/rate, sound[::step], color='0.3', lw=.4); wave.set(ylabel='sound')
     wave.set_title(title or f'{Path(result.path).name}: {sentence(result.answer)}', fontsize=9, loc='left')
-    image = log_spectrogram(resample(sound, rate, sample_rate))[0, :, ::8].numpy()
+    image = _spectrogram(resample(sound, rate, sample_rate))
     spectrum.imshow(image, origin='lower', aspect='auto', cmap='magma', extent=(0, seconds, 0, 2000), vmin=image.max() - 9)
     spectrum.set(ylabel='Hz')
-    for m in result.moments:
-        left, width = m.end - .256, .256
-        if m is result.moments[0]: left, width = m.start, .512 # nothing is known before the first chunk is whole
-        if m.posterior is None: ribbon.bar(left, 1, width, align='edge', color='0.85', lw=0); continue
-        bottom = np.concatenate([[0], m.posterior.cumsum()[:-1]])
-        ribbon.bar(np.full(7, left), m.posterior, width, bottom, align='edge', lw=0, color=[emotion_colors[e] for e in emotions])
-        if not m.trusted: ribbon.bar(left, 1, width, align='edge', facecolor='none', edgecolor=(1, 1, 1, .5), hatch='///', lw=0)
+    if result.moments: _ribbon(ribbon, result.moments)
     ribbon.set(ylabel='posterior', xlabel='s', xlim=(0, seconds), ylim=(0, 1))
     handles = [plt.Rectangle((0, 0), 1, 1, color=emotion_colors[e]) for e in emotions]
     fig.legend(handles, emotions, ncols=7, loc='outside upper center', frameon=False, fontsize=8)
     return fig
 
 # %% ../nbs/13b_predict.ipynb #954e0f84
-def show(path, model=None):
-    "In a notebook: a player, what is said, and the picture. `model`: a recognizer, its file, or None for the one at hand."
+def record(
+    path,              # sound file to write
+    seconds: float = 5,
+    input=None         # name or number of the microphone; None: the system's
+) -> Path:
+    "Write what the microphone hears to a file. Raises `EmonbError` where there is none."
+    import soundfile
+    heard = np.concatenate(list(microphone(sample_rate, input, seconds)))
+    with explained(path): soundfile.write(path, heard, sample_rate)
+    return Path(path)
+
+def show(
+    path,      # of a recording
+    model=None # a recognizer, its file, or None for the one at hand
+):             # matplotlib's figure
+    "In a notebook: a player, what is said, and the picture. Raises `EmonbError` for a file or recognizer that cannot be used."
+    import matplotlib.pyplot as plt
     from IPython.display import Audio, display
-    recognizer = model if hasattr(model, 'log_posteriors') else load_recognizer(find_recognizer(model))
-    result, sound = recognise(recognizer, path), read_native(path)
-    display(Audio(sound.samples, rate=sound.sample_rate))
+    result = recognise(model if isinstance(model, Recognizer) else load_recognizer(find_recognizer(model)), path)
+    sound, rate = _mono(path)
+    display(Audio(resample(sound, rate, sample_rate), rate=sample_rate))
     print(sentence(result.answer))
-    return picture(result, *sound)
+    fig = picture(result, sound, rate)
+    plt.close(fig) # a notebook would draw it once more
+    return fig
 
 # %% ../nbs/13b_predict.ipynb #fb0c6e93
 def predict_command(
-    path,         # a file, a folder, or '-' for standard input
-    model=None,   # file of a recognizer; None: the one at hand
-    csv=None,     # file for the course over time; '-': standard output
-    json=None,    # likewise, with the answers
-    picture=None, # file for the picture; of a folder's files: a folder
-    jobs: int = None,
-) -> int:         # 1 where a file could not be used
-    "`emonb predict`: say the emotion of each file."
-    recognizer, several = _model(model), str(path) != '-' and Path(path).is_dir()
+    path,             # a file, a folder, or '-' for standard input
+    model=None,       # file of a recognizer; None: the one at hand
+    csv=None,         # file for the course over time; '-': standard output
+    json=None,        # likewise, with the answers
+    picture=None,     # file for the picture; of a folder's files: a folder
+    jobs: int = None, # how many files at once; None: one a core
+) -> int:             # 1 where a file could not be used
+    "`emonb predict`: say the emotion of each file. Raises `EmonbError` where there is no recognizer, or nothing can be written."
+    recognizer, several = _model(model), Path(path).is_dir()
     words = sys.stderr if '-' in (str(csv), str(json)) else sys.stdout
     results, bad = [], 0
     for each in recognise_all(recognizer, files_in(path) if several else [path], jobs):
@@ -190,12 +230,17 @@ def _model(path):
 def _draw(result, file):
     import matplotlib.pyplot as plt
     if result.path == 'standard input': raise EmonbError('standard input: has no picture; store it in a file first')
-    fig = picture(result, *read_native(result.path))
+    fig = picture(result, *_mono(result.path))
     with explained(file): file.parent.mkdir(parents=True, exist_ok=True); fig.savefig(file, dpi=120)
     plt.close(fig)
 
-def listen_command(model=None, input=None, rate: int = sample_rate, seconds: float = None) -> int:
-    "`emonb listen`: show live what the microphone hears."
+def listen_command(
+    model=None,              # file of a recognizer; None: the one at hand
+    input=None,              # name or number of the microphone; None: the system's
+    rate: int = sample_rate, # Hz
+    seconds: float = None    # None: until stopped
+) -> int:                    # 0
+    "`emonb listen`: show live what the microphone hears. Raises `EmonbError` where there is none."
     recognizer = _model(model)
     torch.set_num_threads(1)
     print(sentence(listen(recognizer, microphone(rate, input, seconds), rate)))

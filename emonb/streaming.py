@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np, soxr, torch
 
+from .audio import AudioError
 from .core import EmonbError, emotion_colors
 from .features import chunk, chunk_spectrograms, sample_rate
 from .paper import emotions
@@ -45,17 +46,18 @@ enough = 3                 # chunks that an answer takes to be trusted: one seco
 
 def _mono(samples, limit=100): # (n,) or (n, channels), floats or integers → (n,) float32
     samples = np.asarray(samples)
-    if samples.ndim not in (1, 2): raise EmonbError(f'sound: has shape {samples.shape}; give (n,) or (n, channels)')
+    if samples.ndim not in (1, 2): raise AudioError('sound', f'has shape {samples.shape}', 'give (n,) or (n, channels)')
     if samples.dtype.kind == 'i': samples = samples/float(-np.iinfo(samples.dtype).min)
-    elif samples.dtype.kind != 'f': raise EmonbError(f'sound: is of type {samples.dtype}; give floats, or signed integers')
+    elif samples.dtype.kind != 'f': raise AudioError('sound', f'is of type {samples.dtype}', 'give floats, or signed integers')
     if samples.ndim == 2: samples = samples.mean(axis=1)
     if samples.size and not np.abs(samples).max() <= limit:
-        raise EmonbError('sound: samples are not finite, or far beyond full scale, which is 1; check how it was read')
+        raise AudioError('sound', 'has samples that are not finite, or far beyond full scale, which is 1', 'check how it was recorded')
     return samples.astype(np.float32)
 
 class _Resampled:
     "Sound at 16 kHz of sound that comes in pieces, as many samples as `emonb.audio.resample` gives."
     def __init__(self, rate):
+        if not 4000 <= rate <= 384_000: raise AudioError('sound', f'has a rate of {rate} Hz', 'give one between 4 and 384 kHz')
         self.rate, self.given, self.made = rate, 0, 0
         self.soxr = soxr.ResampleStream(rate, sample_rate, 1, 'float32', 'HQ')
 
@@ -70,50 +72,59 @@ class _Resampled:
         wanted = -(-self.given*sample_rate//self.rate) - self.made + len(rest)
         return np.pad(rest[:wanted], (0, max(0, wanted - len(rest))))
 
+# %% ../nbs/13a_streaming.ipynb #e002cdc6
 def _answer(recognizer, whole, chunks, seconds): # of a context over the whole recording
     if not whole.count: return Answer(seconds, 0, None, 'silence' if chunks else 'it is shorter than 512 ms')
     p = posterior(whole.mean, recognizer.temperature)
     doubt = 'less than a second was heard' if whole.count < enough else 'not sure' if p.max() < recognizer.threshold else ''
     return Answer(seconds, whole.count, p, doubt)
 
-# %% ../nbs/13a_streaming.ipynb #e002cdc6
+def _pictures(sound, count): # spectrograms of the first `count` chunks, (k, 2, 64, 64) at a time
+    for first in range(0, count, together):
+        starts = margin + hop*torch.arange(min(together, count - first))
+        yield chunk_spectrograms(torch.from_numpy(sound[first*hop:first*hop + int(starts[-1]) + chunk + margin]), starts)
+
+# %% ../nbs/13a_streaming.ipynb #06ee9c73
 class Stream:
-    "Recognises sound that comes in pieces."
-    def __init__(self, recognizer: Recognizer, rate: int = sample_rate): # Hz
-        if not 4000 <= rate <= 384_000: raise EmonbError(f'sound: has a rate of {rate} Hz; give one between 4 and 384 kHz')
+    "Recognises sound that comes in pieces. Raises `AudioError` for a rate that is none of sound."
+    def __init__(self, recognizer: Recognizer, rate: int = sample_rate): # Hz, of what is pushed
         self.recognizer, self._source, self._chunks = recognizer, _Resampled(rate), 0
         self._sound = np.zeros(margin, np.float32) # from `margin` before the next chunk on
         self._context, self._whole = Context(), Context()
 
     def push(self, samples) -> list: # (n,) or (n, channels) → a `Moment` for each chunk that is whole by now
-        "Hear some more. Raises `EmonbError` for what is no sound, and is then as it was before."
+        "Hear some more. Raises `AudioError` for what is no sound, and is then as it was before."
         return self._take(self._source.push(_mono(samples)))
 
     def finish(self) -> list: # of `Moment`
         "The chunks that waited for what comes behind them; nothing can be pushed any more."
         return self._take(np.pad(self._source.finish(), (0, margin)))
 
+    samples = property(lambda self: self._source.given, doc='Pushed so far.')
+
     @property
-    def answer(self) -> Answer: return _answer(self.recognizer, self._whole, self._chunks, self._source.given/self._source.rate)
+    def answer(self) -> Answer: # complete after `finish`
+        "What is said of everything so far."
+        return _answer(self.recognizer, self._whole, self._chunks, self._source.given/self._source.rate)
 
     def _take(self, sound):
-        self._sound = np.concatenate([self._sound, sound])
-        count, moments = max(0, (len(self._sound) - chunk - 2*margin)//hop + 1), []
-        for first in range(0, count, together):
-            starts = margin + hop*torch.arange(min(together, count - first))
-            heard = torch.from_numpy(self._sound[first*hop:first*hop + int(starts[-1]) + chunk + margin])
-            spectrograms = chunk_spectrograms(heard, starts)
-            moments += map(self._moment, levels(spectrograms.numpy()), self.recognizer.log_posteriors(spectrograms))
-        self._sound = self._sound[count*hop:].copy()
-        return moments
+        sound = np.concatenate([self._sound, sound])
+        count = max(0, (len(sound) - chunk - 2*margin)//hop + 1)
+        self._sound = sound[count*hop:].copy()
+        parts = ((levels(each.numpy()), self.recognizer.units(each)) for each in _pictures(sound, count))
+        return [self._moment(*pair) for part in parts for pair in zip(*part)]
 
-    def _moment(self, level, log_posteriors):
-        start, self._chunks, loud = self._chunks*hop/sample_rate, self._chunks + 1, level >= silence
-        self._context = advance(self._context, log_posteriors if loud else None)
-        if loud: self._whole = advance(self._whole, log_posteriors, memory=np.inf)
-        p = posterior(self._context.mean, self.recognizer.temperature) if loud else None
-        trusted = loud and self._context.count >= enough and p.max() >= self.recognizer.threshold
-        return Moment(start, start + chunk/sample_rate, float(level), p, bool(trusted))
+    def _moment(self, level, units):
+        first, self._chunks = self._chunks*hop, self._chunks + 1
+        place = first/sample_rate, (first + chunk)/sample_rate, float(level)
+        if level < silence:
+            self._context = advance(self._context, None)
+            return Moment(*place, None, False)
+        (log_posteriors,), state = self.recognizer.step(units[None], self._context.state)
+        self._context = advance(self._context, log_posteriors, state)
+        self._whole = advance(self._whole, log_posteriors, memory=np.inf)
+        p = posterior(self._context.mean, self.recognizer.temperature)
+        return Moment(*place, p, bool(self._context.count >= enough and p.max() >= self.recognizer.threshold))
 
 # %% ../nbs/13a_streaming.ipynb #38c3583e
 def _colored(text, emotion):
@@ -162,7 +173,8 @@ def microphone(
     import queue
     try: import sounddevice
     except (ImportError, OSError) as error: # OSError: PortAudio is not there
-        raise EmonbError("microphone: sounddevice or its PortAudio is missing; pip install 'emonb[live]', and apt install libportaudio2 on Linux") from error
+        raise EmonbError("microphone: sounddevice or its PortAudio is missing; pip install 'emonb[live]', and on Linux "
+                         'apt install libportaudio2') from error
     waiting = queue.Queue()
     put = lambda samples, *_: waiting.put(samples[:, 0].copy())
     try:

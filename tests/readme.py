@@ -10,7 +10,8 @@ root = Path(__file__).parent.parent
 def readme() -> str:
     "The text of README.md: the index notebook's prose and results, with links that work from the repository's top."
     text, _ = MarkdownExporter(exclude_input=True).from_filename(str(root/'nbs'/'index.ipynb'))
-    return re.sub(r'\n{3,}', '\n\n', text.replace('](results/', '](nbs/results/')).strip() + '\n'
+    text = re.sub(r'\]\((?=results/|\w+\.ipynb)', '](nbs/', text)
+    return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 
 if __name__ == '__main__': (root/'README.md').write_text(readme(), encoding='utf-8')

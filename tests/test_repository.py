@@ -7,6 +7,7 @@ import pytest, yaml
 from nbdev.clean import clean_nb
 
 from emonb.reproduce import _parameters, notebooks
+from tests.buttons import with_head
 from tests.readme import readme
 
 root = Path(__file__).parent.parent
@@ -104,6 +105,9 @@ def test_parameters_are_tagged_and_known(path):
         names = re.findall(r'^(\w+) *=', source(cell), re.MULTILINE)
         assert set(names) == set(_parameters(path, known)), 'a name that the driver does not know'
         assert all(re.search(rf'\b{name}\b', code) for name in names), 'a parameter that is never used'
+
+@each_notebook
+def test_head_is_title_line_and_buttons(path): assert json.loads(path.read_text(encoding='utf-8')) == with_head(path), 'run make readme'
 
 def test_readme_is_the_index(): assert (root/'README.md').read_text(encoding='utf-8') == readme(), 'run make readme'
 

@@ -1,29 +1,33 @@
 "Streams in pieces, recognizer files that are wrong, and recordings of every kind."
-import csv, io, json
+import csv, dataclasses, io, json, os, sys, types
 from pathlib import Path
 
-import av, numpy as np, pytest, soundfile as sf, torch
+import av, numpy as np, pandas as pd, pytest, soundfile as sf, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
 
 from emonb.audio import read_audio
+from emonb.chunks import Chunks
 from emonb.cnns import build, specs
 from emonb.core import EmonbError
 from emonb.demo import open_corpora
-from emonb.features import chunk, chunk_spectrograms
+from emonb.evaluation import probability_columns
+from emonb.features import chunk, chunk_spectrograms, log_spectrogram
+from emonb.lstm import ClipLSTM
 from emonb.paper import emotions
-from emonb.predict import files_in, predict_command, recognise
-from emonb.recognizer import (Chunkwise, Context, Recognizer, _statistics, advance, find_recognizer, hop, load_recognizer, posterior,
-                              standalone, train_command)
-from emonb.streaming import Stream, listen
+from emonb.predict import _spectrogram, files_in, listen_command, predict_command, recognise, record, show
+from emonb.recognizer import (Chunkwise, Clipwise, Context, Recognizer, _learnt, _statistics, _tested, advance, calibration_error, find_recognizer,
+                              fit_temperature, fit_threshold, hop, load_recognizer, posterior, standalone, train_command, train_recognizer, with_lstm)
+from emonb.protocols import split
+from emonb.streaming import Stream, enough, listen, microphone
 from emonb.synthetic import make_voice, synthesize
-from emonb.training import read_checkpoint, standardised, write_checkpoint
+from emonb.training import Settings, read_checkpoint, standardised, write_checkpoint
 
 
-@pytest.fixture(scope='module')
-def recognizer():
+@pytest.fixture(scope='module', params=[Chunkwise, Clipwise])
+def recognizer(request):
     torch.manual_seed(0); torch.set_num_threads(1)
-    network = Chunkwise(32, 64).eval()
+    network = request.param(32, 64).eval()
     network.mean.fill_(-6); network.deviation.fill_(2)
     return Recognizer(network, .3, .2, dict(network='untrained', corpora={}))
 
@@ -61,7 +65,7 @@ def test_one_sample_at_a_time(recognizer):
 def test_a_stream_is_what_the_features_and_the_network_make_of_the_file(recognizer, tmp_path):
     sf.write(tmp_path/'a.wav', sounds[44100][:90_000], 44100, subtype='FLOAT')
     sound = read_audio(tmp_path/'a.wav')
-    logs = recognizer.log_posteriors(chunk_spectrograms(sound, np.arange(0, len(sound) - chunk + 1, hop)))
+    logs, _ = recognizer.step(recognizer.units(chunk_spectrograms(sound, np.arange(0, len(sound) - chunk + 1, hop))))
     expected = posterior(logs.mean(axis=0), recognizer.temperature)
     np.testing.assert_allclose(recognise(recognizer, tmp_path/'a.wav').answer.posterior, expected, atol=1e-5)
 
@@ -75,10 +79,23 @@ def test_silence_is_silence(recognizer):
     assert {m.emotion for m in found} == {'silence'} and answer.doubt == 'silence' and answer.emotion == 'silence'
     assert not any(m.trusted for m in found)
 
+@pytest.mark.parametrize('threshold', [1e-3, .22, 1.])
+def test_trust_is_the_bound_and_a_second_of_speech(recognizer, threshold):
+    found, answer = run(dataclasses.replace(recognizer, threshold=threshold), sounds[16000], 16000, [])
+    utterance = 0
+    for m in found:
+        utterance = 0 if m.posterior is None else utterance + 1 # the pause in `talk` ends the first one
+        assert m.trusted == (utterance >= enough and m.confidence >= threshold)
+    assert answer.doubt == ('' if answer.confidence >= threshold else 'not sure')
+    short = run(dataclasses.replace(recognizer, threshold=1e-3), sounds[16000][4000:4000 + chunk + (enough - 2)*hop], 16000, [])[1]
+    assert short.heard == enough - 1 and short.doubt == 'less than a second was heard'
+
 def test_a_pause_ends_an_utterance(recognizer):
     found, _ = run(recognizer, sounds[16000], 16000, [])
     first = [i for i in range(1, len(found)) if found[i].posterior is not None and found[i - 1].posterior is None][-1]
-    alone, _ = run(recognizer, sounds[16000][round(found[first].start*16000) - 320:], 16000, [])
+    spectrograms = chunk_spectrograms(sounds[16000], [round(m.start*16000) for m in found[first:]])
+    alone, _ = recognizer.step(recognizer.units(spectrograms)) # as if nothing had been before
+    np.testing.assert_allclose(found[-1].posterior, posterior(alone.mean(axis=0), recognizer.temperature), atol=1e-5)
     assert not found[first].trusted and not found[first + 1].trusted # context begins anew
     context = advance(advance(Context(), np.log(np.full(7, 1/7))), None)
     assert context.count == 1 and advance(advance(advance(context, None), None), None).count == 0
@@ -107,6 +124,37 @@ def test_memory_stays(recognizer):
     stream = Stream(recognizer)
     for _ in range(200): stream.push(sounds[16000][:chunk])
     assert len(stream._sound) < chunk + hop + 2*320
+
+class Loudspeaker: # of a sounddevice that hears `sounds`
+    def __init__(self, rate, size, device, channels, dtype, callback): self.rate, self.size, self.callback = rate, size, callback
+    def __enter__(self): [self.callback(sounds[16000][at:at + self.size, None]) for at in range(0, 40*self.size, self.size)]
+    def __exit__(self, *_): pass
+
+@pytest.fixture
+def sounddevice(monkeypatch):
+    fake = types.SimpleNamespace(InputStream=Loudspeaker, PortAudioError=type('PortAudioError', (Exception,), {}))
+    monkeypatch.setitem(sys.modules, 'sounddevice', fake)
+    return fake
+
+def test_a_microphone_is_heard_and_recorded(recognizer, sounddevice, tmp_path, monkeypatch):
+    monkeypatch.setattr('emonb.streaming.time.monotonic', iter(np.arange(0, 99, .064)).__next__)
+    heard = np.concatenate(list(microphone(seconds=1.)))
+    assert np.array_equal(heard, sounds[16000][:len(heard)]) and .9 < len(heard)/16000 < 1.1
+    file = record(tmp_path/'me.wav', 2)
+    np.testing.assert_allclose(recognise(recognizer, file).answer.posterior, run(recognizer, sounds[16000][:32768], 16000, [])[1].posterior, atol=.02)
+
+def test_listen_command(recognizer, sounddevice, tmp_path, monkeypatch, capsys):
+    recognizer.save(tmp_path/'r.safetensors')
+    monkeypatch.setattr('emonb.streaming.time.monotonic', iter(np.arange(0, 99, .064)).__next__)
+    assert listen_command(tmp_path/'r.safetensors', seconds=2) == 0
+    assert ' in 2.' in capsys.readouterr().out.splitlines()[-1]
+
+def test_no_microphone_is_one_line(sounddevice, monkeypatch):
+    def none(*_, **__): raise sounddevice.PortAudioError('no device')
+    sounddevice.InputStream = none
+    with pytest.raises(EmonbError, match='no device; plug one in'): next(microphone())
+    monkeypatch.setitem(sys.modules, 'sounddevice', None) # as where it is not installed
+    with pytest.raises(EmonbError, match=r'emonb\[live\]'): next(microphone())
 
 def test_the_live_view(recognizer):
     class Terminal(io.StringIO):
@@ -150,7 +198,8 @@ def test_a_whole_file_with_wrong_notes(recognizer, tmp_path, change):
     refused(path)
 
 @pytest.mark.parametrize('change', [dict(mean=torch.zeros(3)), {'filters.weight': torch.zeros(10**6, 0, 5)}, {'hidden.weight': torch.zeros(2, 2)},
-                                    {'filters.bias': torch.full((32,), torch.nan)}, {'deviation': torch.ones((), dtype=torch.float64)}, {'more': torch.ones(1)}])
+                                    {'filters.bias': torch.full((32,), torch.nan)}, {'deviation': torch.ones((), dtype=torch.float64)}, {'more': torch.ones(1)},
+                                    {'lstm.weight_ih_l0': torch.zeros(256, 0)}, {'lstm.weight_hh_l0': torch.zeros(3, 3)}, {'hidden.weight': torch.zeros(10**7, 0)}])
 def test_a_whole_file_with_wrong_tensors(recognizer, tmp_path, change):
     recognizer.save(path := tmp_path/'r.safetensors')
     tensors, notes = read_checkpoint(path)
@@ -232,16 +281,83 @@ def test_pictures(folder, tmp_path):
     assert predict_command(folder/'a.wav', folder/'r.safetensors', picture=tmp_path/'a.png') == 0
     assert (tmp_path/'a.png').read_bytes().startswith(b'\x89PNG')
 
+@pytest.mark.parametrize('sound', [np.zeros(30_000), np.zeros(40), sounds[16000][3000:3000 + chunk]], ids=['silence', 'forty samples', 'one chunk'])
+def test_whatever_is_said_can_be_drawn_and_written(folder, tmp_path, sound, capsys):
+    sf.write(tmp_path/'x.wav', sound, 16000)
+    assert predict_command(tmp_path/'x.wav', folder/'r.safetensors', csv=tmp_path/'x.csv', json=tmp_path/'x.json', picture=tmp_path/'x.png') == 0
+    said, = json.loads((tmp_path/'x.json').read_text())
+    assert said['trusted'] is False and said['doubt'] in capsys.readouterr().out and (said['posterior'] is None) == (said['emotion'] == 'silence')
+    assert len(pd.read_csv(tmp_path/'x.csv')) == len(said['moments']) and (tmp_path/'x.png').stat().st_size > 1000
 
-def test_train_on_a_list_then_predict(tmp_path, capsys):
-    clips = open_corpora('demo', 'smoke').query("corpus == 'demo-savee' or corpus == 'demo-emodb'")
-    rows = clips[clips.emotion.isin(emotions)].groupby(['speaker', 'emotion']).head(2)
+def test_a_long_recording_is_drawn_in_pieces():
+    sound = np.tile(sounds[16000], 60) # five minutes
+    drawn = _spectrogram(sound)
+    assert 2000 <= drawn.shape[1] <= 2100 and drawn.shape[0] == 256 and np.isfinite(drawn).all()
+    np.testing.assert_allclose(_spectrogram(sounds[16000]), log_spectrogram(sounds[16000])[0, :, 4::8], atol=1e-4)
+
+def test_a_notebook_hears_and_sees(recognizer, folder, capsys):
+    assert len(show(folder/'a.wav', recognizer).axes) == 3 and len(show(folder/'e.flv', folder/'r.safetensors').axes) == 3
+    said = capsys.readouterr().out
+    assert said.count('Audio') == 2 and said.count(' s') >= 2
+
+def test_what_is_wrong_with_the_sound_is_told_with_the_name_of_the_file(recognizer, tmp_path):
+    sf.write(tmp_path/'loud.wav', np.full(9000, 5000.), 16000, subtype='FLOAT')
+    sf.write(tmp_path/'nan.wav', np.full(9000, np.nan), 16000, subtype='FLOAT')
+    sf.write(tmp_path/'slow.wav', np.ones(900), 100)
+    sf.write(tmp_path/'empty.wav', np.ones(0), 16000)
+    for name in ('loud', 'nan', 'slow', 'empty'):
+        with pytest.raises(EmonbError, match=f'{name}.wav: '): recognise(recognizer, tmp_path/f'{name}.wav')
+
+@pytest.mark.data
+@pytest.mark.skipif(not list(Path(os.environ.get('EMONB_DATA') or 'nowhere').rglob('VideoFlash/*.flv')), reason='needs clips of CREMA-D')
+def test_real_films(recognizer, tmp_path):
+    films = sorted(Path(os.environ['EMONB_DATA']).rglob('VideoFlash/*.flv'))[:3]
+    for film in films:
+        result = recognise(recognizer, film)
+        assert 1 < result.answer.seconds < 6 and result.answer.heard >= 3 and abs(result.answer.posterior.sum() - 1) < 1e-6
+        (tmp_path/'same.bin').write_bytes(film.read_bytes())
+        np.testing.assert_allclose(recognise(recognizer, tmp_path/'same.bin').answer.posterior, result.answer.posterior, atol=1e-5)
+
+
+# calibration and training
+
+def test_calibration_by_hand():
+    logs = np.log(np.array([[.7, .3 - 5e-6, *[1e-6]*5]]*10))
+    truth = np.array([0]*9 + [1]) # right nine times in ten: .7 is too modest, so the temperature is below 1
+    temperature = fit_temperature(logs, truth)
+    assert temperature < 1 and abs(posterior(logs, temperature)[0, 0] - .9) < .02
+    confidence, right = np.array([.9, .8, .7, .6, .5]), np.array([1, 1, 0, 0, 0], bool)
+    assert fit_threshold(confidence, right) == .8 and fit_threshold(confidence, ~right) == .5 and fit_threshold(confidence, right & False) == 1.
+    assert calibration_error(np.array([.95, .95, .15]), np.array([1, 0, 0], bool)) == pytest.approx((2*.45 + .15)/3)
+    assert calibration_error(np.ones(4), np.ones(4, bool)) == 0
+
+def test_calibration_knows_no_test_clip():
+    rng = np.random.default_rng(0)
+    p = np.repeat(rng.dirichlet(np.ones(7)/2, 100), 4, axis=0)
+    truth = np.repeat([rng.choice(emotions, p=each) for each in p[::4]], 4)
+    frame = pd.DataFrame(p, columns=probability_columns).assign(
+        clip=[f'x/{n//4}' for n in range(400)], emotion=truth, split=np.repeat(['val', 'test'], 200), start=0.)
+    one, other = _tested(frame), _tested(frame.assign(emotion=frame.emotion.where(frame.split == 'val', 'fear')))
+    assert np.array_equal(one.confidence, other.confidence) and np.array_equal(one.trusted, other.trusted)
+    assert len(one) == 50 and one['clip'].is_unique and set(one.trusted) == {True, False}
+    flipped = _tested(frame.assign(emotion=frame.emotion.where(frame.split == 'test', 'fear')))
+    assert not np.array_equal(one.confidence, flipped.confidence)
+
+@pytest.mark.parametrize('network', ['R2', 'R2+LSTM'])
+def test_train_on_a_list_then_predict(tmp_path, capsys, network):
+    clips = open_corpora('demo', 'smoke').query("corpus == 'demo-savee'")
+    rows = clips[clips.emotion.isin(emotions)].groupby(['speaker', 'emotion']).head(1)
     rows[['path', 'emotion', 'speaker']].to_csv(tmp_path/'mine.csv', index=False)
-    model = train_command(tmp_path/'mine.csv', tmp_path/'mine.safetensors', epochs=1)
+    model = train_command(tmp_path/'mine.csv', tmp_path/'mine.safetensors', network, epochs=1)
     assert 'protocol speaker' in capsys.readouterr().out
-    about = load_recognizer(model).about
-    assert about['corpora'] == {'mine': len(rows)} and about['tested_clips'] == len(rows) and about['accuracy'][1] <= about['accuracy'][0] <= about['accuracy'][2]
+    made = load_recognizer(model)
+    assert made.about['corpora'] == {'mine': len(rows)} and made.about['tested_clips'] == len(rows)
+    assert made.about['accuracy'][1] <= made.about['accuracy'][0] <= made.about['accuracy'][2]
+    assert type(made.network) is (Clipwise if network == 'R2+LSTM' else Chunkwise)
     assert predict_command(rows.path.iloc[0], model) == 0
+
+def test_a_network_that_is_none():
+    with pytest.raises(EmonbError, match=r'choose from R2, R2\+LSTM'): train_recognizer(open_corpora('demo', 'smoke'), 'R9')
 
 def test_the_network_that_stands_alone_is_the_one_that_was_trained():
     trained, x = build(specs['R2']).eval(), torch.randn(40, 2, 64, 64)*3 - 5
@@ -249,3 +365,26 @@ def test_the_network_that_stands_alone_is_the_one_that_was_trained():
     alone = standalone(trained.state_dict(), *_statistics(x.numpy(), train))
     as_engine = standardised(x.numpy(), train, torch.device('cpu'), torch.float32)
     assert torch.allclose(alone(x), trained(as_engine).log_softmax(1), atol=1e-4)
+    lstm, units = ClipLSTM(64, 64).eval(), alone.units(x).detach().numpy()
+    both = with_lstm(alone, lstm.state_dict(), *_statistics(units, train))
+    as_engine = standardised(units, train, torch.device('cpu'), torch.float32)
+    assert torch.allclose(both(x), lstm(as_engine, [1]*40).log_softmax(1), atol=1e-4)
+
+def small_corpus(folder, spectrograms):
+    stored = np.lib.format.open_memmap(folder/'spectrograms.npy', 'w+', np.float32, spectrograms.shape)
+    stored[:] = spectrograms
+    table = pd.DataFrame([dict(clip=f'x/{n//3}', corpus='x', speaker=f'x/{n//12}', emotion=emotions[n//3 % 4], digest=str(n//3), sentence='', start=n % 3*.256)
+                          for n in range(len(spectrograms))])
+    return Chunks(table, stored, None)
+
+def test_no_network_learns_from_test_clips(tmp_path, monkeypatch):
+    made, rng = [], np.random.default_rng(0)
+    spectrograms = rng.normal(-5, 2, (60, 2, 64, 64)).astype(np.float32)
+    for name in ('one', 'other'):
+        (tmp_path/name).mkdir()
+        monkeypatch.setenv('EMONB_CACHE', str(tmp_path/name/'cache'))
+        chunks = small_corpus(tmp_path/name, spectrograms)
+        part = split(chunks.table, 'speaker')
+        made.append(_learnt('R2+LSTM', chunks, part, 'speaker', Settings(epochs=2, precision='float32', device='cpu'))[1].state_dict())
+        spectrograms[part.test] += 3
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0]) and 'lstm.weight_ih_l0' in made[0]
