@@ -101,7 +101,6 @@ class Stream:
         return self._take(np.pad(self._source.finish(), (0, margin)))
 
     samples = property(lambda self: self._source.given, doc='Pushed so far.')
-
     @property
     def answer(self) -> Answer: # complete after `finish`
         "What is said of everything so far."
