@@ -73,10 +73,12 @@ def cold(recognizer):
     say('first answer of a new process, best of 3', f'{min(times)[0]:.2f} s', '< 4 s', min(times)[0] < 4)
     print(f'  (of the cores themselves: {min(cpu for _, cpu in times):.2f} s)')
 
-if __name__ == '__main__':
-    models = [load_recognizer(sys.argv[1])] if len(sys.argv) > 1 else [untrained(Chunkwise), untrained(Clipwise)]
-    for recognizer in models:
+def main(model=None):
+    for recognizer in [load_recognizer(model)] if model else [untrained(Chunkwise), untrained(Clipwise)]:
         print(type(recognizer.network).__name__)
         cold(recognizer)
         folder(recognizer)
         for rate in (16000, 48000): streaming(recognizer, rate, float(os.environ.get('HOURS', 1)))
+
+
+if __name__ == '__main__': main(*sys.argv[1:])
