@@ -169,6 +169,7 @@ def publish(run: Path):
     "Copy the executed notebooks' outputs and the results of the folder `run` into `nbs/`. Raises `EmonbError` where their code differs."
     import nbformat
     if not (Path(run)/'manifest.json').exists(): raise EmonbError(f'{shown(run)}: is no run folder; give one such as runs/quick')
+    ready = {} # nothing is written before all have been compared
     for stem, path in notebooks().items():
         executed = Path(run)/'notebooks'/path.name
         if not executed.exists(): continue
@@ -180,7 +181,8 @@ def publish(run: Path):
             raise EmonbError(f'{shown(executed)}: was made from other code than nbs/{path.name}; run it again')
         for cell, done in zip(code, ran):
             cell.outputs = [out for out in done.outputs if out.get('name') != 'stderr']
-        nbformat.write(target, path)
+        ready[path] = target
+    for path, target in ready.items(): nbformat.write(target, path)
     results = root()/'nbs'/'results'
     results.mkdir(exist_ok=True)
     for file in (*Path(run).glob('*.csv'), Path(run)/'manifest.json', *Path(run).glob('tables/*.csv'), *Path(run).glob('figures/*.png')):
