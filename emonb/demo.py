@@ -164,7 +164,7 @@ def sample_clips(
     of_corpus = shuffled.groupby('corpus')
     number = of_corpus[['speaker', 'emotion', 'sentence']].rank(method='dense')
     turn = (number.speaker + number.emotion) % of_corpus.emotion.transform('nunique')
-    said = (number.speaker + number.sentence) % of_corpus.sentence.transform('nunique')
+    said = number.sum(axis=1) % of_corpus.sentence.transform('nunique') # so that each speaker says several
     nth = said.sort_values(kind='stable').groupby([clips.speaker, clips.emotion]).cumcount()
     order = shuffled.assign(nth=nth, turn=turn).sort_values(['nth', 'turn', 'speaker'], kind='stable').index
     return clips.loc[clips.loc[order].groupby('corpus').head(count).index.sort_values()].reset_index(drop=True)

@@ -6,6 +6,7 @@ from emonb.audio import read_native
 from emonb.core import EmonbError, get_profile, root
 from emonb.demo import demo_corpora, open_corpora, pcm, plan, sample_clips, speak, write_clip
 from emonb.faces import film, make_head, movements
+from emonb.protocols import splits
 from emonb.synthetic import prosody
 
 few = 'import emonb.demo as d; whole = d.plan(); d.plan = lambda: whole.iloc[::20].reset_index(drop=True)\n' # 29 files
@@ -145,6 +146,13 @@ def test_a_sample_is_spread(speakers, each, count):
         assert sizes.max() - sizes.min() <= (1 if column == 'speaker' else 4), column
     assert kept.equals(clips[clips['clip'].isin(kept['clip'])].reset_index(drop=True)) # in the same order
     if count > 14: assert (pd.crosstab(kept.emotion, kept.sentence) > 0).all(axis=None) # else no split by sentences
+
+def test_a_sample_of_two_sentences_can_be_split_by_speaker_and_sentence():
+    clips = table(24, 'abcdefgh', 4).assign(digest=lambda clips: clips['clip']) # RAVDESS: two sentences, each said twice
+    clips['sentence'] = clips.groupby(['speaker', 'emotion']).cumcount().mod(2).map('x/{}'.format)
+    kept = sample_clips(clips, 84)
+    assert kept.groupby('speaker').sentence.nunique().eq(2).all()
+    assert sum(len(split.test) for split in splits(kept, 'speaker+sentence')) == len(kept)
 
 def test_each_corpus_is_sampled_by_itself(small, capsys):
     clips = pd.concat([table(4, 'ab', 5, 'x'), table(2, 'abc', 1, 'y')], ignore_index=True)
