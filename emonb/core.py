@@ -8,7 +8,7 @@ __all__ = ['profiles', 'emotion_colors', 'EmonbError', 'root', 'data_dir', 'cach
            'Run', 'provenance', 'read_manifest', 'write_manifest', 'start_run', 'set_style']
 
 # %% ../nbs/01_core.ipynb #45cc2b13
-import contextlib, dataclasses, errno, hashlib, importlib.metadata, json, os, platform, shutil, subprocess, tempfile
+import contextlib, dataclasses, errno, hashlib, importlib.metadata, json, multiprocessing.util, os, platform, shutil, subprocess, sys, tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -147,6 +147,13 @@ def progress(iterable, desc: str, total: int = None):
     "`iterable` with a progress bar on standard error, which is gone when it ends."
     from tqdm import tqdm
     return tqdm(iterable, desc=desc, total=total, leave=False, mininterval=1, dynamic_ncols=True)
+
+# %% ../nbs/01_core.ipynb #21184cd5
+def _send_home(): # joblib's workers, if there are any
+    loky = sys.modules.get('joblib.externals.loky.reusable_executor')
+    if loky and loky._executor: loky._executor.terminate(kill_workers=True)
+
+multiprocessing.util.Finalize(None, _send_home, exitpriority=1)
 
 # %% ../nbs/01_core.ipynb #da5d3f0f
 def write_whole(path: Path, write):

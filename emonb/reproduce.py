@@ -92,6 +92,10 @@ def _environment(**variables):
     try: yield
     finally: os.environ.clear(); os.environ.update(before)
 
+def _reached(scheduler): # before anything is computed for it
+    from emonb.cluster import connect
+    connect(scheduler)
+
 def _fingerprints(corpora):
     "Number of clips and a digest of names and sound, for each corpus."
     from emonb.demo import open_corpora
@@ -105,14 +109,16 @@ def reproduce(
     output: str = None,     # the run's folder; None: under `runs_dir()`, the profile's name, with '-demo' where that is
     device: str = 'auto',   # 'auto', 'cpu' or 'cuda'
     seeds: int = None,      # how many seeds; None: as the profile says
-    only: list = None       # names of the notebooks to run; None: all
+    only: list = None,      # names of the notebooks to run; None: all
+    scheduler: str = None   # address of a Dask scheduler on whose workers networks are trained; None: here
 ) -> int:                   # how many notebooks did not run to their end
     "Run the notebooks; those already done with the same inputs are not run again."
     paths = notebooks(only)
     if seeds is not None and seeds < 1: raise EmonbError(f'seeds: {seeds} are too few; give 1 or more')
     pick_device(device)
+    if scheduler: _reached(scheduler)
     folder = os.environ.get('EMONB_DATA') and data_dir() if corpora in ('auto', 'demo') else Path(corpora).expanduser().resolve()
-    with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir()):
+    with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir(), EMONB_SCHEDULER=scheduler):
         counts = _fingerprints(corpora if corpora == 'demo' else 'auto')
         demo = all(name.startswith('demo-') for name in counts)
         if demo and not os.environ.get('EMONB_PROFILE'): profile = profile or 'smoke' # nothing is concluded from them
@@ -123,7 +129,7 @@ def reproduce(
         os.environ['EMONB_RUNS'] = str(path.parent)
         write_manifest(path, profile=profile, parameters=given, corpora=counts, **provenance())
         states = _run_notebooks(paths, path, given, counts)
-        _summary(path, states)
+    _summary(path, output or shown(path), states)
     return sum(state['status'] != 'done' for state in states.values())
 
 # %% ../nbs/15_reproduce.ipynb #ac10b172
@@ -153,11 +159,11 @@ def _is_done(state, key, executed):
     return bool(state) and state['status'] == 'done' and state.get('key') == key and executed.exists()
 
 # %% ../nbs/15_reproduce.ipynb #dc47972a
-def _summary(path, states):
+def _summary(path, name, states):
     "Print where the results are and what did not run."
     import pandas as pd
     lost = [stem for stem, state in states.items() if state['status'] != 'done']
-    print(f"\n{len(states) - len(lost)} of {len(states)} notebooks ran to their end; results in {shown(path)}"
+    print(f"\n{len(states) - len(lost)} of {len(states)} notebooks ran to their end; results in {name}"
           + (f"; not: {', '.join(lost)} (the executed copy in notebooks/ shows the error)" if lost else ''))
     if (path/'claims.csv').exists():
         claims = pd.read_csv(path/'claims.csv')
@@ -199,6 +205,7 @@ def _parser():
     p.add_argument('--device', default='auto', help='cpu, cuda or auto (default: %(default)s)')
     p.add_argument('--seeds', type=int, help="how many seeds (default: the profile's)")
     p.add_argument('--output', help="the run's folder (default: runs/PROFILE, or runs/PROFILE-demo for the demo corpora)")
+    p.add_argument('--scheduler', metavar='ADDRESS', help='train on the workers of this Dask cluster: tcp://host:8786 (default: here)')
     p.add_argument('--notebooks', nargs='+', metavar='NAME', help='which, by name or number: 04 07_baselines (default: all)')
     p = add('publish', lambda o: publish(o.run), "copy a run's outputs into the notebooks of the repository")
     p.add_argument('run', type=Path, help='the run folder')
@@ -248,7 +255,7 @@ def _command(commands, name, do, help):
 
 # %% ../nbs/15_reproduce.ipynb #98b4e654
 def _reproduce(o):
-    return min(1, reproduce(o.profile, o.corpora, o.output, o.device, o.seeds, o.notebooks))
+    return min(1, reproduce(o.profile, o.corpora, o.output, o.device, o.seeds, o.notebooks, o.scheduler))
 
 def _train(o):
     from emonb.recognizer import train_command

@@ -91,3 +91,8 @@ def test_claims_are_those_of_all_notebooks(tmp_path):
 
 @pytest.mark.parametrize('value', [{'a': Path('x/y'), 'b': [1, 2.5, None]}, 'text', (1, (2, 3)), {'é': {2, 1}}])
 def test_digest_does_not_change(value): assert digest(value) == digest(json.loads(json.dumps(value, default=core._plain)))
+
+def test_a_forked_process_does_not_wait_for_idle_workers(tmp_path):
+    code = ("import multiprocessing as mp\ndef child():\n    import emonb.core, joblib\n    joblib.Parallel(2)(joblib.delayed(abs)(i) for i in range(4))\n"
+            "process = mp.get_context('fork').Process(target=child); process.start(); process.join(60); raise SystemExit(process.exitcode)")
+    assert subprocess.run([sys.executable, '-c', code], timeout=90).returncode == 0

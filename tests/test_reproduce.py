@@ -124,7 +124,10 @@ def test_every_notebook_runs_on_the_real_recordings(tmp_path):
     claims = pd.read_csv(tmp_path/'out'/'claims.csv')
     settings = {'paper', 'paper, hop 256 ms', 'clip', 'speaker', 'speaker+sentence'}
     linear = claims[claims.claim.str.match(r'table2\.(svm|softmax)\.')]
-    assert set(linear.protocol) == settings == set(claims.protocol) and len(linear) == 30
-    judged = claims[claims.claim != 'order.filters-look-like-speech'] # the one that is shown, not measured
+    assert set(linear.protocol) == settings and len(linear) == 30
+    made_up = claims.corpora.str.contains('demo', na=False) # faces on film, of which no real corpus with clips is here
+    assert claims[made_up].verdict.isna().all() and claims[made_up].claim.str.match('table5').all()
+    judged = claims[~made_up & (claims.claim != 'order.filters-look-like-speech')] # which is shown, not measured
     assert judged.verdict.isin(['reproduced', 'partly', 'not reproduced', 'not testable']).all()
-    assert claims.corpora.notna().all() and not claims.corpora.str.contains('demo').any()
+    scores = claims[claims.ours.notna() & ~claims.claim.str.startswith('count.')]
+    assert scores[['corpora', 'protocol']].notna().all(axis=None) # a number says what it is of

@@ -1,0 +1,156 @@
+"Trainings on a Dask cluster of separate processes: the same bits as here, whoever is killed."
+import functools, os, re, signal, subprocess, sys, threading, time
+from types import SimpleNamespace
+
+import numpy as np, pandas as pd, pytest
+
+from emonb import experiments, reproduce as driver
+from emonb.cluster import connect
+from emonb.cnns import build, specs
+from emonb.core import EmonbError, cache_dir
+from emonb.experiments import run_experiments, search
+from emonb.paper import emotions
+from emonb.protocols import splits
+from emonb.training import Dataset, Settings
+
+rows = 240
+
+@pytest.fixture(scope='module')
+def data():
+    random = np.random.default_rng(0)
+    labels = np.arange(rows) % len(emotions)
+    inputs = random.normal(size=(rows, 2, 64, 64)).astype('f')
+    for row, label in enumerate(labels): inputs[row, :, 8*label:8*label + 8] += .3
+    table = pd.DataFrame(dict(clip=[f'x/{row}' for row in range(rows)], corpus='x', emotion=np.array(emotions)[labels],
+                              digest=[f'{row}' for row in range(rows)], start=0., end=.5))
+    return Dataset(inputs, labels), table
+
+def train(data, epochs=3):
+    "Five folds of R2."
+    data, table = data
+    return run_experiments('R2', functools.partial(build, specs['R2']), 'noise', data, table, list(splits(table, 'clip')), 'clip',
+                           Settings(rate=1e-3, batch=32, epochs=epochs, device='cpu'))
+
+class Cluster:
+    "A scheduler and workers, processes of their own on loopback."
+    def __init__(self, folder, threads):
+        self.folder, self.environment, self.workers = folder, {**os.environ, 'OMP_NUM_THREADS': str(threads)}, []
+        self.scheduler = self._start('scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard')
+        self.address = self._said('scheduler', r'Scheduler at:\s+(tcp://\S+)')
+
+    def _start(self, *words, **environment):
+        with open(self.folder/f'{words[0]}.log', 'ab') as log:
+            return subprocess.Popen([sys.executable, '-m', 'distributed.cli.dask_' + words[0], *words[1:]], stderr=log, stdout=log,
+                                    env={**self.environment, **environment}, cwd=self.folder)
+
+    def _said(self, name, pattern, patience=60):
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            if found := re.search(pattern, (self.folder/f'{name}.log').read_text()): return found[1]
+            time.sleep(.1)
+        raise AssertionError((self.folder/f'{name}.log').read_text())
+
+    def add(self, **environment):
+        self.workers.append(self._start('worker', self.address, '--no-nanny', '--nthreads', '1', '--no-dashboard', **environment))
+        connect(self.address).wait_for_workers(len(self.alive()), timeout=60)
+
+    def alive(self): return [worker for worker in self.workers if worker.poll() is None]
+
+    def close(self):
+        if self.scheduler.poll() is None: connect(self.address).close()
+        for process in (*self.workers, self.scheduler): process.kill(); process.wait()
+        connect.cache_clear()
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    import torch
+    pytest.importorskip('distributed')
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
+    made = Cluster(tmp_path, torch.get_num_threads())
+    monkeypatch.setenv('EMONB_SCHEDULER', made.address)
+    yield made
+    made.close()
+
+def same(one, other):
+    return all(a.predictions.equals(b.predictions) and a.curves.equals(b.curves)
+               and all(a.weights[name].equal(b.weights[name]) for name in a.weights) for a, b in zip(one, other, strict=True))
+
+def finished(): return {folder.name: folder.stat().st_ino for folder in (cache_dir()/'experiments').glob('[!.]*') if folder.is_dir()}
+
+
+def test_a_cluster_gives_the_bits_of_this_process(cluster, data, monkeypatch, tmp_path):
+    cluster.add(); cluster.add()
+    there = train(data)
+    monkeypatch.delenv('EMONB_SCHEDULER')
+    again = finished()
+    assert same(there, train(data)) and finished() == again # read from the cache that all share
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'another'))
+    assert same(there, train(data)) and len(again) == 5
+
+def test_a_worker_that_is_killed_takes_nothing_with_it(cluster, data, monkeypatch, tmp_path):
+    cluster.add(); cluster.add()
+    first_done = {}
+    def kill():
+        while not finished(): time.sleep(.01)
+        first_done.update(finished())
+        cluster.workers[0].send_signal(signal.SIGKILL)
+    killer = threading.Thread(target=kill); killer.start()
+    there = train(data, epochs=12)
+    killer.join()
+    assert cluster.workers[0].wait(10) == -signal.SIGKILL and len(cluster.alive()) == 1
+    assert len(finished()) == 5 and first_done.items() <= finished().items() and len(first_done) < 5 # none lost, none done twice
+    monkeypatch.delenv('EMONB_SCHEDULER'); monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'another'))
+    assert same(there, train(data, epochs=12))
+
+def test_a_worker_with_another_cache_is_refused(cluster, data, tmp_path):
+    cluster.add(EMONB_CACHE=str(tmp_path/'elsewhere'))
+    with pytest.raises(EmonbError, match='has other cache folder than the caller'): train(data)
+    assert not finished()
+
+def test_a_search_is_the_same_on_a_cluster(cluster, data, monkeypatch, tmp_path):
+    cluster.add(); cluster.add()
+    (inputs, table), space = data, dict(rate=[1e-4, 1e-3, 1e-2], batch=[16, 64])
+    look = lambda: search('R2', functools.partial(build, specs['R2']), 'noise', inputs, next(splits(table, 'clip')), space, trials=3, epochs=2)
+    there = look()
+    monkeypatch.delenv('EMONB_SCHEDULER'); monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'another'))
+    assert there.equals(look())
+
+def test_a_cluster_that_is_lost_is_said_and_the_next_run_goes_on(cluster, data, monkeypatch):
+    cluster.add()
+    def kill():
+        while not finished(): time.sleep(.01)
+        cluster.scheduler.kill()
+    killer = threading.Thread(target=kill); killer.start()
+    with pytest.raises(EmonbError, match='the connection is lost'): train(data, epochs=12)
+    killer.join()
+    before = finished()
+    monkeypatch.delenv('EMONB_SCHEDULER')
+    train(data, epochs=12)
+    assert len(finished()) == 5 and before.items() <= finished().items()
+
+def test_a_run_on_a_cluster_that_is_not_there_stops_at_once(capsys, monkeypatch):
+    assert driver.main(['reproduce', '--scheduler', 'tcp://127.0.0.1:9']) == 1
+    assert "scheduler 'tcp://127.0.0.1:9': does not answer" in capsys.readouterr().err
+
+def test_the_notebooks_of_a_run_are_told_of_the_cluster(monkeypatch):
+    told = {}
+    monkeypatch.setattr(driver, '_reached', lambda address: None)
+    monkeypatch.setattr(driver, '_fingerprints', lambda corpora: {'demo-emodb': {}})
+    monkeypatch.setattr(driver, '_run_notebooks', lambda *_: told.update(os.environ) or {})
+    for address in ('tcp://host:8786', None):
+        driver.reproduce('smoke', 'demo', scheduler=address)
+        assert told.pop('EMONB_SCHEDULER', None) == address
+
+def test_on_a_gpu_the_folds_are_trained_side_by_side_to_the_same_end(data, monkeypatch, tmp_path):
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'alone'))
+    alone = train(data)
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'together'))
+    monkeypatch.setattr(experiments, 'pick_device', lambda name: SimpleNamespace(type='cuda')) # it computes on the CPU all the same
+    calls, fit_all = [], experiments.replicas.fit_all
+    monkeypatch.setattr(experiments.replicas, 'fit_all', lambda *args: calls.append(len(args[2])) or fit_all(*args))
+    together = train(data)
+    assert calls == [5] and not set(finished()) & {folder.name for folder in (tmp_path/'alone'/'experiments').iterdir()}
+    probabilities = [name for name in alone[0].predictions if name.startswith('p_')]
+    for one, other in zip(alone, together, strict=True):
+        assert np.allclose(one.predictions[probabilities], other.predictions[probabilities], atol=2e-3)
+    assert same(together, train(data)) and calls == [5] # kept
