@@ -8,7 +8,7 @@ override CORPORA := $(or $(CORPORA),$(EMONB_DATA),auto)
 unexport EMONB_DATA
 DATA = $(if $(filter auto demo,$(CORPORA)),,EMONB_DATA="$$(cd "$(CORPORA)" && pwd)")
 
-.PHONY: reproduce test test-data lab docs bench readme
+.PHONY: reproduce test test-data lab docs bench faults readme
 reproduce: $(READY)
 	$(BIN)/emonb reproduce $(if $(PROFILE),--profile $(PROFILE)) --corpora "$(CORPORA)" $(ARGS)
 
@@ -29,6 +29,10 @@ docs: $(READY)
 
 bench: $(READY)
 	$(DATA) $(BIN)/python -m tests.bench
+
+# a run that is killed at twenty random points, not at four as in make test
+faults: $(READY)
+	EMONB_KILLS=20 $(BIN)/pytest -q -s tests/test_faults.py
 
 readme: $(READY)
 	$(BIN)/python -m tests.buttons

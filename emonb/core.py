@@ -24,9 +24,17 @@ def root() -> Path:
 
 def _folder(variable, default): return Path(os.environ.get(variable) or root()/default).expanduser().resolve()
 
-def data_dir() -> Path: return _folder('EMONB_DATA', 'data')    # corpora, each in its original layout
-def cache_dir() -> Path: return _folder('EMONB_CACHE', 'cache') # what can be computed again
-def runs_dir() -> Path: return _folder('EMONB_RUNS', 'runs')    # results
+def data_dir() -> Path:
+    "Where corpora are, each in its original layout: EMONB_DATA, or `data/` in the repository."
+    return _folder('EMONB_DATA', 'data')
+
+def cache_dir() -> Path:
+    "Where that is kept which can be computed again: EMONB_CACHE, or `cache/` in the repository."
+    return _folder('EMONB_CACHE', 'cache')
+
+def runs_dir() -> Path:
+    "Where the folders of runs are: EMONB_RUNS, or `runs/` in the repository."
+    return _folder('EMONB_RUNS', 'runs')
 
 # %% ../nbs/01_core.ipynb #684614af
 def shown(path) -> str:

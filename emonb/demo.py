@@ -87,7 +87,9 @@ def speak(
     how = make_voice(row['speaker'], row['sex']), row['emotion'], row['take'], row['sample_rate']
     return np.concatenate([synthesize(sentence, *how).sound for sentence in row['sentences']])
 
-def pcm(sound): return np.round(32767*np.clip(sound, -1, 1)).astype(np.int16)
+def pcm(sound: np.ndarray) -> np.ndarray: # any shape, float from -1 to 1 → int16
+    "Samples as 16-bit integers, without dither."
+    return np.round(32767*np.clip(sound, -1, 1)).astype(np.int16)
 
 def write_avi(
     path: Path,

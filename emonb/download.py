@@ -249,7 +249,9 @@ def check_emodb(archive: Path):
     if wrong: raise BadArchive(f"{shown(archive)}: does not hold EMO-DB's 535 clips ({', '.join(wrong)})")
 
 # %% ../nbs/02b_download.ipynb #197a3592
-def filled(folder: Path) -> bool: return folder.is_dir() and any(folder.iterdir())
+def filled(folder: Path) -> bool:
+    "Whether `folder` is there and holds anything."
+    return folder.is_dir() and any(folder.iterdir())
 
 def unpack(
     archive: Path, # a zip file

@@ -132,7 +132,9 @@ class FaceNet(nn.Module):
         return self.network(x).flatten(1)
 
 # %% ../nbs/10a_finetune.ipynb #1f5df094
-def face_labels(table: pd.DataFrame) -> np.ndarray: return pd.Categorical(table.emotion, emotions).codes.astype(np.int64)
+def face_labels(table: pd.DataFrame) -> np.ndarray: # (n,) int64
+    "Class numbers of a frame table's rows, in the order of `emotions`."
+    return pd.Categorical(table.emotion, emotions).codes.astype(np.int64)
 
 def picture_key(faces: Faces) -> str:
     "Name of the cached pictures."

@@ -86,10 +86,12 @@ class SenseCNN(nn.Module):
         return F.relu(self.affine(self.filters(x).flatten(1)))
 
 class AudioCNN(SenseCNN):
+    "R2's filters on chunks of sound: spectrograms (n, 8192)."
     def __init__(self, mean, deviation): super().__init__(mean, deviation, FullHeight(128, 32, 5), 32*32)
     def shaped(self, x): return x.view(-1, 128, 64).transpose(1, 2) # (n, time, frequencies of both channels)
 
 class FaceCNN(SenseCNN):
+    "Three layers of square filters on faces: grey pictures (n, 2304)."
     def __init__(self, mean, deviation):
         super().__init__(mean, deviation, nn.Sequential(Square(1, 16, 3), Square(16, 32, 3), Square(32, 32, 3)), 6*6*32)
     def shaped(self, x): return x.view(-1, 48, 48, 1)

@@ -137,7 +137,9 @@ def audit_line(
     rows = found.query("between == 'train | test'").groupby('shared', sort=False)['rows'].mean()
     return ', '.join(f'{kind} {percent(share)}' for kind, share in rows.items() if share > 0) or 'nothing'
 
-def percent(share: float) -> str: return f'{100*share:.0f} %' if share >= .01 or share == 0 else '<1 %'
+def percent(share: float) -> str:
+    "'42 %' of a share between 0 and 1; '<1 %' where it is more than nothing."
+    return f'{100*share:.0f} %' if share >= .01 or share == 0 else '<1 %'
 
 # %% ../nbs/05a_protocols.ipynb #be71497a
 class LeakageError(EmonbError):

@@ -129,7 +129,9 @@ _foreign = {'VideoDemographics.csv', 'SentenceFilenames.csv', 'finishedEmoRespon
             'finishedResponsesWithRepeatWithPractice.csv', 'summaryTable.csv', 'tabulatedVotes.csv', # CREMA-D's
             'fer2013.csv', 'icml_face_data.csv'}
 
-def is_foreign(name): return name in _foreign or name.startswith('db.') # db.*.csv: EMO-DB 2.0's own tables
+def is_foreign(name: str) -> bool:
+    "Whether a CSV file of this name is some corpus's own table, and no list of clips for us."
+    return name in _foreign or name.startswith('db.') # db.*.csv: EMO-DB 2.0's own tables
 
 # %% ../nbs/01b_readers.ipynb #7fd7baad
 def _read_row(row, file, corpus):

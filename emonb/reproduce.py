@@ -92,6 +92,14 @@ def _environment(**variables):
     try: yield
     finally: os.environ.clear(); os.environ.update(before)
 
+@contextlib.contextmanager
+def _alone(path):
+    "Raises `EmonbError` where another run writes to the same folder."
+    from filelock import FileLock, Timeout
+    try: lock = FileLock(path/'.lock', timeout=0).acquire()
+    except Timeout as error: raise EmonbError(f'{shown(path)}: another run is at work there; wait for it, or give another --output') from error
+    with lock: yield
+
 def _reached(scheduler): # before anything is computed for it
     from emonb.cluster import connect
     connect(scheduler)
@@ -127,8 +135,9 @@ def reproduce(
         given = dict(profile=profile.name, corpora='demo' if demo else 'auto', run=path.name, device=device, seeds=seeds)
         with explained(path): path.mkdir(parents=True, exist_ok=True)
         os.environ['EMONB_RUNS'] = str(path.parent)
-        write_manifest(path, profile=profile, parameters=given, corpora=counts, **provenance())
-        states = _run_notebooks(paths, path, given, counts)
+        with _alone(path):
+            write_manifest(path, profile=profile, parameters=given, corpora=counts, **provenance())
+            states = _run_notebooks(paths, path, given, counts)
     _summary(path, output or shown(path), states)
     return sum(state['status'] != 'done' for state in states.values())
 
