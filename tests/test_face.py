@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from emonb.core import EmonbError
 from emonb.demo import write_avi
-from emonb.face import at_random, at_times, crop, decoded, face_frames, fer_emotions, find_face, image_faces
+from emonb.face import at_random, at_times, crop, decoded, face_frames, fer_emotions, find_face, image_faces, upright
 from emonb.faces import film
 from emonb.finetune import FaceNet, Weights, face_labels, features, fingerprint, grey, imagenet, neighbours, occlusion, own_split
 from emonb.protocols import LeakageError, Split, check_split
@@ -276,3 +276,15 @@ def test_given_weights_are_learnt_ones():
         values, train = StandardScaler().fit_transform(values), np.arange(300) % 3 > 0
         scored[name] = LogisticRegression(C=.01, max_iter=500).fit(values[train], y[train]).score(values[~train], y[~train])
     assert scored['learnt'] > scored['random'] + .08, scored
+
+@pytest.mark.parametrize('turn', [-90, 90, 180, 0])
+def test_films_of_a_turned_phone_are_shown_upright(tmp_path, turn):
+    up = np.zeros((64, 96, 3), np.uint8); up[:16] = 255 # bright above
+    stored = np.ascontiguousarray(np.rot90(up, -turn//90))
+    with av.open(str(tmp_path/'film.mp4'), 'w') as film:
+        track = film.add_stream('mpeg4', rate=10, width=stored.shape[1], height=stored.shape[0], pix_fmt='yuv420p')
+        track.set_display_rotation(turn)
+        frames = [av.VideoFrame.from_ndarray(stored, format='rgb24') for _ in range(5)]
+        for packet in (packet for frame in (*frames, None) for packet in track.encode(frame)): film.mux(packet)
+    pictures = [upright(frame) for *_, frame in decoded(tmp_path/'film.mp4')]
+    assert len(pictures) == 5 and all(p.shape == up.shape and np.abs(p.astype(int) - up).mean() < 5 for p in pictures)
