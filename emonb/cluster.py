@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import joblib, numpy as np
 
-from .core import EmonbError, cache_dir, cached, digest, progress, provenance
+from .core import EmonbError, cache_dir, cached, digest, fetched, progress, provenance
 
 # %% ../nbs/06b_cluster.ipynb #5847d1c5
 _sources = digest({file.name: file.read_text(encoding='utf-8') for place in importlib.util.find_spec('emonb').submodule_search_locations
@@ -48,7 +48,10 @@ def _packed(value):
     return _Mapped(file.relative_to(cache_dir()).as_posix())
 
 def _opened(value):
-    return np.load(cache_dir()/value.file, mmap_mode='r') if isinstance(value, _Mapped) else value
+    if not isinstance(value, _Mapped): return value
+    file = cache_dir()/value.file
+    if not file.exists(): fetched(*value.file.split('/')[:2]) # the folder that holds it
+    return np.load(file, mmap_mode='r')
 
 # %% ../nbs/06b_cluster.ipynb #c1296dad
 _alone = threading.RLock()
@@ -59,7 +62,7 @@ def _as_there(there, threads, do, *job):
     here = conditions()
     others = [name for name in there if here[name] != there[name]]
     if others: raise EmonbError(f"worker on {socket.gethostname()}: has other {' and '.join(others)} than the caller, and so perhaps other "
-                                'results; start it with the same commit, environment and EMONB_CACHE, on the same kind of machine')
+                                'results; start it with the same commit, environment and EMONB_CACHE or EMONB_STORE, on the same kind of machine')
     with _alone:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['profiles', 'emotion_colors', 'EmonbError', 'root', 'data_dir', 'cache_dir', 'runs_dir', 'shown', 'Profile',
-           'get_profile', 'digest', 'explained', 'cached', 'seed_everything', 'pick_device', 'progress', 'write_whole',
-           'Run', 'provenance', 'read_manifest', 'write_manifest', 'start_run', 'set_style']
+           'get_profile', 'digest', 'explained', 'cached', 'fetched', 'seed_everything', 'pick_device', 'progress',
+           'write_whole', 'Run', 'provenance', 'read_manifest', 'write_manifest', 'start_run', 'set_style']
 
 # %% ../nbs/01_core.ipynb #45cc2b13
 import contextlib, dataclasses, errno, hashlib, importlib.metadata, json, multiprocessing.util, os, platform, shutil, subprocess, sys, tempfile
@@ -115,14 +115,55 @@ def explained(place, advice='free or change it, or set EMONB_CACHE and EMONB_RUN
         raise EmonbError(f'{shown(place)}: {reasons[error.errno]}; {advice}') from error
 
 # %% ../nbs/01_core.ipynb #c82a77bb
+def _in_store(folder):
+    "The file system of EMONB_STORE, and what stands there for a folder of the cache; None and '' without a store."
+    if not (url := os.environ.get('EMONB_STORE')): return None, ''
+    import fsspec
+    try:
+        files, base = fsspec.core.url_to_fs(url)
+        files.exists(base)
+    except Exception as error: # each kind of store has errors of its own
+        raise EmonbError(f'EMONB_STORE={url}: cannot be reached ({type(error).__name__}: {error}); correct or unset it') from error
+    return files, f'{base}/{folder.parent.name}/{folder.name}'
+
+def _fetched(folder, into):
+    "Whether the store has `folder`, and it arrived `into` another one whole."
+    files, place = _in_store(folder)
+    if not files or not files.exists(f'{place}/checksums.json'): return False
+    sums = json.loads(files.cat_file(f'{place}/checksums.json'))
+    if not all((into/name).resolve().is_relative_to(into.resolve()) for name in sums): return False
+    for name in (*sums, 'checksums.json'):
+        (into/name).parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(f'{place}/{name}', str(into/name))
+    return _is_whole(into)
+
+def _send(made, folder):
+    "Put what was `made` into the store as `folder`."
+    files, place = _in_store(folder)
+    if not files: return
+    for name in (*json.loads((made/'checksums.json').read_text()), 'checksums.json'):
+        files.makedirs(os.path.dirname(f'{place}/{name}'), exist_ok=True)
+        files.put_file(str(made/name), f'{place}/{name}')
+
+# %% ../nbs/01_core.ipynb #1f90be97
 def cached(
     kind: str, # what it is, the name of a folder under the cache: 'features', 'demo', …
     key,       # everything that the content depends on; JSON-able
     make       # called as `make(folder)`; writes its files into that folder
 ) -> Path:     # the finished folder
-    "Make a folder once, whole or not at all. Raises `EmonbError` where the cache cannot be written."
+    "Make a folder once, whole or not at all. Raises `EmonbError` where the cache cannot be written, or the store not be reached."
+    return _once(cache_dir()/kind/digest(key), make)
+
+def fetched(
+    kind: str,
+    name: str # of the folder, as another process has called it
+) -> Path:
+    "A folder that `cached` has made, here or elsewhere. Raises `EmonbError` where neither cache nor store has it."
+    def missing(folder): raise EmonbError(f'{kind}/{name}: is neither in the cache nor in EMONB_STORE; run again')
+    return _once(cache_dir()/kind/name, missing)
+
+def _once(folder, make):
     from filelock import FileLock
-    folder = cache_dir()/kind/digest(key)
     with explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f'{folder}.lock'):
@@ -130,8 +171,11 @@ def cached(
             for left in (folder, *folder.parent.glob(f'.{folder.name}-*')): shutil.rmtree(left, ignore_errors=True)
             temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}-'))
             try:
-                make(temporary)
-                (temporary/'checksums.json').write_text(json.dumps(_checksums(temporary)))
+                if not _fetched(folder, temporary):
+                    for left in temporary.iterdir(): shutil.rmtree(left) if left.is_dir() else left.unlink()
+                    make(temporary)
+                    (temporary/'checksums.json').write_text(json.dumps(_checksums(temporary)))
+                    _send(temporary, folder)
                 temporary.rename(folder)
             finally: shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from . import replicas
 from .chunks import Chunks
 from .cluster import spread
-from .core import EmonbError, cache_dir, cached, digest, pick_device
+from .core import EmonbError, cache_dir, cached, digest, fetched, pick_device
 from .evaluation import predictions
 from .paper import emotions
 from .protocols import Split, splits
@@ -88,7 +88,7 @@ def _kept(key, experiment, train):
     return folder.name
 
 def _stored(name, experiment, table, split, label, snapshots):
-    folder = cache_dir()/'experiments'/name
+    folder = fetched('experiments', name)
     chosen, *others = np.load(folder/'probabilities.npy')
     frames = [predictions(experiment, part, table.iloc[rows], chosen[rows], label, split.seed, split.fold)
               for part, rows in split.parts.items()]

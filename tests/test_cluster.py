@@ -107,6 +107,15 @@ def test_a_worker_with_another_cache_is_refused(cluster, data, tmp_path):
     with pytest.raises(EmonbError, match='has other cache folder than the caller'): train(data)
     assert not finished()
 
+def test_machines_without_a_common_folder_share_a_store(cluster, data, monkeypatch, tmp_path):
+    monkeypatch.setenv('EMONB_STORE', f"file://{tmp_path/'store'}")
+    for name in ('one', 'other'): cluster.add(EMONB_CACHE=str(tmp_path/name), EMONB_STORE=f"file://{tmp_path/'store'}")
+    there = train(data)
+    done = [sum(folder.is_dir() for folder in (tmp_path/name/'experiments').glob('[!.]*')) for name in ('one', 'other')]
+    assert sum(done) == 5 and min(done) > 0 and len(finished()) == 5 # each on one of them, all fetched
+    monkeypatch.delenv('EMONB_SCHEDULER'); monkeypatch.delenv('EMONB_STORE'); monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'another'))
+    assert same(there, train(data))
+
 def test_a_search_is_the_same_on_a_cluster(cluster, data, monkeypatch, tmp_path):
     cluster.add(); cluster.add()
     (inputs, table), space = data, dict(rate=[1e-4, 1e-3, 1e-2], batch=[16, 64])

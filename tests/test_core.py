@@ -96,3 +96,45 @@ def test_a_forked_process_does_not_wait_for_idle_workers(tmp_path):
     code = ("import multiprocessing as mp\ndef child():\n    import emonb.core, joblib\n    joblib.Parallel(2)(joblib.delayed(abs)(i) for i in range(4))\n"
             "process = mp.get_context('fork').Process(target=child); process.start(); process.join(60); raise SystemExit(process.exitcode)")
     assert subprocess.run([sys.executable, '-c', code], timeout=90).returncode == 0
+
+@pytest.fixture
+def two_caches(tmp_path, monkeypatch):
+    "What takes the place of two machines that share a store and nothing else: a way to change between them."
+    monkeypatch.setenv('EMONB_STORE', f"file://{tmp_path/'store'}")
+    def on(machine):
+        monkeypatch.setenv('EMONB_CACHE', str(tmp_path/machine))
+        core._verified.clear()
+    return on
+
+def counted(folder):
+    (folder/'deep').mkdir(); (folder/'deep'/'x.bin').write_bytes(os.urandom(1000)) # never twice the same
+    (folder/'y.txt').write_text('y')
+
+def content(folder): return {file.relative_to(folder): file.read_bytes() for file in folder.rglob('*') if file.is_file()}
+
+def test_what_one_machine_made_the_other_fetches(two_caches, tmp_path):
+    two_caches('one'); made = cached('kind', 'key', counted)
+    two_caches('other')
+    fetched = cached('kind', 'key', counted)
+    assert fetched != made and content(fetched) == content(made)
+    two_caches('third')
+    assert content(core.fetched('kind', made.name)) == content(made)
+
+@pytest.mark.parametrize('damage', ['changed', 'missing', 'unfinished', 'escaping'])
+def test_a_damaged_store_is_made_good(two_caches, tmp_path, damage):
+    two_caches('one'); made = cached('kind', 'key', counted)
+    there = tmp_path/'store'/'kind'/made.name
+    if damage == 'changed': (there/'y.txt').write_text('z')
+    if damage == 'missing': (there/'deep'/'x.bin').write_bytes(b'')
+    if damage == 'unfinished': (there/'checksums.json').unlink()
+    if damage == 'escaping': (there/'checksums.json').write_text(json.dumps({'../../escaped.txt': [1, 'x']})); (tmp_path/'store'/'escaped.txt').write_text('!')
+    two_caches('other'); again = cached('kind', 'key', counted)
+    two_caches('third'); third = cached('kind', 'key', counted)
+    assert content(again) == content(third) != content(made) and not list((tmp_path/'other').rglob('escaped*'))
+
+def test_a_store_that_cannot_be_reached_is_one_clear_line(two_caches, monkeypatch):
+    two_caches('one')
+    with pytest.raises(EmonbError, match='is neither in the cache nor in EMONB_STORE'): core.fetched('kind', 'name')
+    for url in ('nothing://x', f'file://{__file__}/x'):
+        monkeypatch.setenv('EMONB_STORE', url)
+        with pytest.raises((EmonbError, NotADirectoryError), match='EMONB_STORE|not a folder|a file stands'): cached('kind', url, counted)
