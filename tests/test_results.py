@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest
 
 from emonb import results
 from emonb.core import EmonbError, root
-from emonb.evaluation import claim_row
+from emonb.evaluation import claim_row, protocol_text
 from emonb.paper import claims
 from emonb.reproduce import main
 
@@ -27,6 +27,51 @@ def test_each_score_and_ordering_is_either_judged_or_listed_as_untested(tmp_path
         left = set(results.untested(run).index)
         assert not judged & left
         assert judged | left >= {id for id, claim in claims.items() if claim.kind in ('score', 'ordering')}
+        assert judged | left | set(results.context(run).index) == set(claims) # every claim is on the page with a status
+        page = results.report(folder)
+        assert all(f'| {id} |' in page for id in left | set(results.context(run).index))
+
+def an_ordering(tmp_path, id, *margins, protocol='paper'): # the fate of the claim with these (ours, low, high)
+    "Under which heading of the summary a claim's statement stands, for each of `margins`."
+    for number, (ours, low, high) in enumerate(margins):
+        run = results.read_results(a_run(tmp_path/f'{id}{number}', row(id, ours, low, high), row('table4.R1.test')))
+        fate, = results.comparisons(run)
+        assert claims[id].statement in results.summary(run)
+        yield fate
+
+def test_reversed_is_told_from_no_difference(tmp_path):
+    found = list(an_ordering(tmp_path, 'order.cnn-beats-handbuilt', (.1, .05, .2), (-.1, -.2, -.05), (-.001, -.02, .01), (.01, -.02, .03)))
+    assert [fate.partition(' as the paper splits')[0] for fate in found] == ['Stands', 'Reversed', 'No difference seen', 'No difference seen']
+    found = list(an_ordering(tmp_path, 'order.dropout-no-help', (.1, .05, .2), (-.01, -.03, .01), (-.1, -.2, -.05)))
+    assert found == ['Said not to help, and no gain was shown']*2 + ['Said not to help, yet it does']
+
+def test_a_margin_that_is_lost_on_new_speakers_is_called_lost(tmp_path):
+    id = 'order.cnn-beats-handbuilt'
+    for number, (margin, said) in enumerate((((.1, .05, .2), 'and on new speakers'), ((.01, -.1, .1), 'not on new speakers'))):
+        run = results.read_results(a_run(tmp_path/str(number), row(id, .1, .05, .2), row(id, *margin, protocol='speaker')))
+        assert [fate for fate in results.comparisons(run) if fate.endswith(said)]
+
+def test_findings_come_from_the_tables_of_the_run(tmp_path):
+    folder = a_run(tmp_path/'a', row())
+    assert 'Trained longer' not in results.summary(results.read_results(folder))
+    pd.DataFrame(dict(protocol=['paper', 'speaker'], value=[-.076, .01], ci_low=[-.09, -.01], ci_high=[-.06, .03])).to_csv(folder/'cnn_against_tuned.csv', index=False)
+    pd.DataFrame(dict(network=['R1', 'R7'], protocol=['paper', 'paper, copied before'], part='test', epochs=[9, 1], value=[.3, .4], ci_low=.2, ci_high=.5,
+                      corpora='ravdess')).to_csv(folder/'augmentation_longer.csv', index=False)
+    pd.DataFrame(dict(corpus=['emodb', 'sum'], **{'hop 512 ms': [1, 111], 'hop 256 ms': [2, 22222]})).to_csv(folder/'chunk_audit.csv', index=False)
+    pd.DataFrame({'correlation': [.51, .9], 'correlation untrained': [.5, .93], 'gained': [.01, -.03]}).to_csv(folder/'filters.csv', index=False)
+    said = results.summary(results.read_results(folder))
+    for text in ('-7.6 points (-9.0 to -6.0) with chunks shuffled', '+1.0 points', 'R1 30.0 % (20.0–50.0) after 9 epochs', 'copies made before the split',
+                 'but 22,222 that overlap by half', '-0.03 to +0.01'): assert text in said, text
+
+def test_published_yardsticks_stand_beside_ours(tmp_path):
+    folder = a_run(tmp_path/'a', row())
+    ours = dict(corpus='emodb', experiment='R1', split='test', metric='UAR', value=.5, ci_low=.4, ci_high=.6, regime='online')
+    pd.DataFrame([ours]).to_csv(folder/'yardsticks.csv', index=False)
+    assert len(results.yardsticks(results.read_results(folder))) == 1
+    others = dict(experiment='ComParE', corpus=['emodb', 'savee'], regime='online', value=[.75, .47])
+    pd.DataFrame(others).to_csv(folder/'yardsticks_published.csv', index=False)
+    table = results.yardsticks(results.read_results(folder))
+    assert table.to_dict() == {'EMO-DB, online': {'R1': '0.500 (0.400–0.600)', 'ComParE (published)': '0.75'}}
 
 def test_each_measured_number_is_on_the_page(tmp_path):
     page = results.report(a_run(tmp_path/'a', row(ours=.4321), row(protocol='speaker', ours=.2987), row('lstm.test', .5, .4, .6, 'clip', ('ravdess',))))
@@ -53,7 +98,7 @@ def test_headline_fits_a_screen_and_every_number_of_it_is_in_the_files(tmp_path)
 
 def test_headline_tells_how_long_was_trained(tmp_path):
     run = results.read_results(a_run(tmp_path/'a', row() | dict(note='9 clips; 10 epochs; averaged: 0.4'), row('table4.R7.test') | dict(note='3 epochs of nine versions')))
-    assert results.headline(run)[0].epochs[lambda epochs: epochs != ''].tolist() == ['10', '3 of nine versions']
+    assert results.headline(run)[0]['epochs; test items'][lambda said: said != ''].tolist() == ['10; 100', '3 of nine versions; 100']
 
 def test_a_number_measured_on_two_sets_of_corpora_stands_in_two_rows(tmp_path):
     run = results.read_results(a_run(tmp_path/'a', row(), row(ours=.222, corpora=('ravdess',), protocol='speaker')))
@@ -64,9 +109,9 @@ def test_links_of_a_page_lead_somewhere(tmp_path):
     for link in set(re.findall(r'\]\(([^)]+)\)', results.report(published))): assert (published/link).exists(), link
 
 def test_ways_of_measuring_are_named_in_words():
-    assert results._named('clip, copied before') == 'new clips, copies made before the split'
-    assert results._named('') == 'no split' and results._named('own split') == 'own split'
-    for protocol in results.read_results(published).claims.protocol.unique(): assert not set(results._named(protocol)) & set('+_')
+    assert protocol_text('clip, copied before') == 'new clips, copies made before the split'
+    assert protocol_text('') == 'no split' and protocol_text('own split') == 'own split'
+    for protocol in results.read_results(published).claims.protocol.unique(): assert not set(protocol_text(protocol)) & set('+_')
 
 def test_two_runs_differ_where_they_differ(tmp_path):
     a = a_run(tmp_path/'a', row(), row(protocol='speaker'))
