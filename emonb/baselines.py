@@ -28,7 +28,7 @@ def fit_linear(
     epochs: int = 10,
     batch: int = 100,
 ):                        # (d, 7) weights and (7,) biases, NumPy
-    "A linear classifier by stochastic gradient descent."
+    "A linear classifier by stochastic gradient descent (section 3.1 of the paper; loss and optimiser are our choice)."
     import torch
     x, y = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y)
     weights, bias = torch.zeros(x.shape[1], len(emotions), requires_grad=True), torch.zeros(len(emotions), requires_grad=True)
@@ -42,11 +42,18 @@ def fit_linear(
     return weights.detach().numpy(), bias.detach().numpy()
 
 # %% ../nbs/07_baselines.ipynb #f662bcf3
-def softmax(scores): # (n, 7) scores → probabilities
+def softmax(
+    scores: np.ndarray # (n, 7) class scores
+) -> np.ndarray:       # (n, 7), each row sums to 1
+    "Scores as probabilities."
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     return shifted/shifted.sum(axis=1, keepdims=True)
 
-def linear(loss: str, scaled: bool, trials: int = 12) -> Callable:
+def linear(
+    loss: str,       # name of a loss in torch.nn.functional: 'multi_margin_loss' or 'cross_entropy'
+    scaled: bool,    # divide the features by their deviation?
+    trials: int = 12 # settings that are tried
+) -> Callable:       # fit(x, y, x_val, y_val, seed) → a function from features (n, 26) to probabilities (n, 7)
     "The method of Table 2: `fit_linear` with learning rate and decay drawn at random and chosen by validation accuracy."
     def fit(x, y, x_val, y_val, seed):
         import torch.nn.functional as F
@@ -65,8 +72,11 @@ def linear(loss: str, scaled: bool, trials: int = 12) -> Callable:
     return fit
 
 # %% ../nbs/07_baselines.ipynb #3d8877d6
-def tuned(make: Callable, candidates: list) -> Callable:
-    "A scikit-learn classifier on scaled features, its settings chosen among `candidates` by validation accuracy."
+def tuned(
+    make: Callable,   # makes a scikit-learn classifier of `random_state` and the settings
+    candidates: list  # dicts of settings
+) -> Callable:        # fit(x, y, x_val, y_val, seed) → a function from features (n, 26) to probabilities (n, 7)
+    "A classifier on scaled features, its settings chosen among `candidates` by validation accuracy. Not in the paper."
     def fit(x, y, x_val, y_val, seed):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -130,7 +140,7 @@ def run_all(
     seeds: int = 1,
     fold_limit: int = None, # folds that are run; None: all
 ) -> pd.DataFrame:          # predictions of all methods
-    "All methods under one protocol."
+    "All `methods` under one protocol, folds in parallel processes; each fold is cached. Raises `EmonbError` where `splits` does."
     import inspect
     from itertools import islice
     from joblib import Parallel, delayed

@@ -213,13 +213,13 @@ def load_clips(
 def report(
     clips: pd.DataFrame # from `load_clips`, or a selection of its rows
 ) -> pd.DataFrame:      # file (from the corpora's folder), problem, advice, kept (False: left out), corpus ('': none)
-    "Every file that was left out of the table or is odd."
+    "Every file that was left out of the table or is odd. Raises `EmonbError` for a table that lost its report, as merging does."
     if 'report' not in clips.attrs: raise EmonbError('clips: the table lost its report; take what load_clips returned')
     told = pd.DataFrame(json.loads(clips.attrs['report']), columns=['corpus', 'file', 'problem', 'advice', 'kept'])
     return told[['file', 'problem', 'advice', 'kept', 'corpus']].astype({'kept': bool})
 
 def shown_name(corpus: str) -> str:
-    "A corpus' name for people; demo corpora say that they are."
+    "The usual name of a corpus of the clip table, 'emodb' → 'EMO-DB', 'demo-emodb' → 'demo EMO-DB'; of a list, its own."
     bare = corpus.removeprefix('demo-')
     return ('demo ' if bare != corpus else '') + (corpus_info.name[bare] if bare in corpus_info.index else bare)
 
@@ -236,9 +236,11 @@ def describe(clips: pd.DataFrame) -> str:
 
 # %% ../nbs/02_data.ipynb #f90966d7
 def paper_clips(
-    clips: pd.DataFrame # from `load_clips`
-) -> pd.DataFrame:      # those of the paper's corpora and emotions
-    "What the paper's experiments use (section 2, Figure 4). Where none of its corpora is there, all of the seven emotions."
+    clips: pd.DataFrame # from `load_clips`, a row a clip
+) -> pd.DataFrame:      # a selection of its rows, numbered anew, with its report
+    """What the paper's experiments use (section 2, Figure 4): its three corpora, RAVDESS in place of an absent eNTERFACE'05, and
+    the seven emotions; where none of these corpora is there, all clips of the seven emotions; demo clips only where there are no
+    recordings. Raises `EmonbError` where nothing is left."""
     wanted = clips.corpus.str.removeprefix('demo-').isin([*paper_corpora, 'ravdess'])
     usable = clips[wanted & clips.emotion.isin(emotions)]
     recorded = usable[~usable.corpus.str.startswith('demo-')]

@@ -25,7 +25,8 @@ def predictions(
     seed: int = 0,         # of split and training
     fold: int = 0,         # of the split
 ) -> pd.DataFrame:         # experiment, protocol, seed, fold, split, corpus, clip, start, emotion, p_anger, …
-    "Predictions in the form in which they are stored and scored."
+    """Predictions in the form in which they are stored and scored. Raises `EmonbError` for probabilities of another shape, negative
+    or not summing to 1, and for an emotion that is none of the seven."""
     p = np.asarray(probabilities)
     if p.ndim == 1: p = _codes(p)[:, None] == np.arange(7)
     p = p.astype(np.float32)
@@ -62,7 +63,7 @@ def _clip(frame):
     return frame['clip'].where(frame['parent'].fillna('') == '', frame['parent'])
 
 def clip_counts(frame: pd.DataFrame) -> pd.DataFrame:
-    "A confusion matrix a clip, over all its chunks, seeds and folds: index `clip`, 49 columns (truth by row)."
+    "A confusion matrix a clip, over all its chunks, seeds and folds: (clips, 49) counts, truth by row. Raises `EmonbError` for other emotions."
     number, clips = pd.factorize(_clip(frame), sort=True)
     cell = (number*7 + _codes(frame['emotion']))*7 + _likeliest(frame)
     return pd.DataFrame(np.bincount(cell, minlength=49*len(clips)).reshape(-1, 49), index=pd.Index(clips, name='clip'))
@@ -88,7 +89,7 @@ def confusion(
     return counts.div(counts.sum(axis=1), axis=0) if normalise else counts
 
 def plot_confusion(frame: pd.DataFrame, ax, title: str = ''):
-    "Draw the confusion matrix, coloured by the share of each true emotion."
+    "Draw the confusion matrix of predictions on the Matplotlib axes `ax`, coloured by the share of each true emotion."
     import seaborn as sns
     share = confusion(frame, normalise=True)
     sns.heatmap(share, annot=100*share, fmt='.0f', cmap='Blues', vmin=0, vmax=1, square=True, cbar=False, ax=ax)
@@ -134,7 +135,8 @@ def score(
     draws: int = 1000,   # bootstrap draws
     seed: int = 0        # of the draws
 ) -> pd.DataFrame:       # a row a metric: value, ci_low, ci_high, largest, priors, seed_sd, n, clips, seeds
-    "Scores with 95 % intervals over clips. `n` counts items (chunks or clips), once however many seeds predicted them."
+    """Scores with 95 % intervals over clips. `n` counts items (chunks or clips), once however many seeds predicted them; `largest`
+    and `priors` are the scores of `chance`. Raises `EmonbError` for predictions of several experiments, protocols or parts."""
     _only(frame, 'experiment', 'protocol', 'split')
     counts = clip_counts(frame)
     low, high = interval(metrics_of(bootstrap(counts, draws, seed)))
@@ -167,7 +169,7 @@ def _aligned(frames):
 def _listed(side): return list(side) if isinstance(side, (list, tuple)) else [side]
 
 def same_clips(*frames: pd.DataFrame) -> list:
-    "The predictions for those clips that are in all `frames`."
+    "The predictions for those clips that are in all `frames`: a list of frames in the same order."
     common = set.intersection(*(set(_clip(frame)) for frame in frames))
     return [frame[_clip(frame).isin(common)] for frame in frames]
 
@@ -179,7 +181,8 @@ def difference(
     draws: int = 1000,
     seed: int = 0
 ) -> pd.DataFrame:           # a row a metric: value, ci_low, ci_high
-    "By how much `better` is better, with 95 % intervals over clips, the same for all sides."
+    """By how much the worst of `better` exceeds the best of `worse` (or its gap is smaller), with 95 % intervals over clips, the same
+    for all sides. Raises `EmonbError` where predictions for one part of the split are about different clips: see `same_clips`."""
     better, worse = _listed(better), _listed(worse)
     counts, first = _aligned([*better, *worse]), len(better)
 
@@ -258,7 +261,8 @@ def claim_rows(
     draws: int = 1000, # bootstrap draws
     note: str = ''     # for all rows
 ) -> pd.DataFrame:     # the columns of claims.csv, a row a claim a protocol
-    "What `results` say about the paper's claims, in accuracy as the paper does."
+    """What `results` say about the paper's claims, in accuracy as the paper does. Raises `EmonbError` for an unknown id, predictions
+    of another part of the split than the claim is about, sides that share no protocol, and as `score` and `difference` do."""
     rows = []
     for id, result in results.items():
         if result is None:

@@ -33,12 +33,12 @@ official = dict(
     tess=dict(emotion=_each(_seven, 400), speaker=_each(('OAF', 'YAF'), 1400)))
 
 def official_count(corpus: str) -> int:
-    "How many clips a corpus has by its makers' count."
+    "How many clips the corpus has by its makers' count. Raises `KeyError` for a corpus that `official` lacks."
     return sum(official[corpus]['emotion'].values())
 
 # %% ../nbs/02a_integrity.ipynb #84590932
 def official_names(corpus: str) -> set:
-    "Every clip of `corpus`; empty where its names follow no rule."
+    "The names of all clips of `corpus`, as in the clip table; empty where its names follow no rule."
     if corpus == 'savee':
         codes = [e + n for e in ('a', 'd', 'f', 'h', 'sa', 'su') for n in _numbers(1, 15)]
         codes += ['n' + n for n in _numbers(1, 30)]
@@ -107,7 +107,7 @@ def check(
     clips: pd.DataFrame,           # from `load_clips`
     problems: pd.DataFrame = None, # its report; None: the one that it carries
 ) -> pd.DataFrame:                 # a row a corpus: corpus, found, expected, missing, odd (reported files), verdict
-    "Hold each corpus against the published counts. Source: the corpora's own pages and files."
+    "Compare each corpus with the published counts. Source: the corpora's own pages and files."
     told = report(clips) if problems is None else problems
     wrong, rows = differences(clips), []
     for corpus in in_order(clips.corpus):

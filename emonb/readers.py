@@ -38,7 +38,8 @@ _german = dict(W='anger', L='boredom', E='disgust', A='fear', F='happiness', T='
 _emodb_sex = {s: 'm' for s in '03 10 11 12 15'.split()} | {s: 'f' for s in '08 09 13 14 16'.split()}
 
 def emodb(path: PurePosixPath):
-    "EMO-DB: `wav/03a01Fa.wav`."
+    """What the name of an EMO-DB file, such as `wav/03a01Fa.wav`, says: a dict (see `read_name`), a reason why it is no clip of
+    speech, or None: not of this corpus. Source: the corpus's page."""
     if not (m := re.fullmatch(r'(\d\d)([ab]\d\d)([WLEAFTN])[a-f]', path.stem)) or m[1] not in _emodb_sex: return None
     if 'laryng' in path.parent.name: return 'holds the laryngograph signal, not speech'
     return _clip('emodb', path.stem, m[1], _emodb_sex[m[1]], _german[m[3]], m[2])
@@ -49,7 +50,8 @@ _savee_16_to_30 = ['common01', 'common02', 'common03', 'a04', 'a05', 'd04', 'd05
                    'sa04', 'sa05', 'h04', 'h05'] # what neutral repeats
 
 def savee(path: PurePosixPath):
-    "SAVEE: `DC/a01.wav`, `DC_a01.wav`, or `DC/a1.avi`."
+    """What the name of a SAVEE file, `DC/a01.wav`, `DC_a01.wav` or `DC/a1.avi`, says: a dict (see `read_name`), or None: not of
+    this corpus. Which neutral sentences repeat others was inferred from the recordings (above)."""
     m = re.fullmatch(r'(DC|JE|JK|KL)/(sa|su|[adfhn])(\d\d?)', f'{path.parent.name}/{path.stem}') or \
         re.fullmatch(r'(DC|JE|JK|KL)_(sa|su|[adfhn])(\d\d?)', path.stem)
     if not m or not 1 <= (number := int(m[3])) <= (30 if m[2] == 'n' else 15): return None
@@ -63,7 +65,8 @@ _folders = re.compile(rf'\bsubject[ _]?(\d\d?)/({"|".join(_enterface.values())})
 _name = re.compile(r's_?(\d\d?)_(an|di|fe|ha|sa|su)_([1-5])(?:avi)?')
 
 def enterface(path: PurePosixPath):
-    "eNTERFACE'05: `subject 1/anger/sentence 1/s1_an_1.avi`, or `s1_an_1.avi` alone."
+    """What an eNTERFACE'05 path says, `subject 1/anger/sentence 1/s1_an_1.avi` or `s1_an_1.avi` alone: a dict (see `read_name`)
+    with `sex` '' and a `note` where the name is ambiguous, a reason why it is no clip, or None: not of this corpus."""
     where, name = _folders.search(path.as_posix()), _name.fullmatch(path.stem)
     if not where and not name: return None
     subject, emotion = (int(where[1]), where[2].lower()[:2]) if where else (int(name[1]), name[2])
@@ -81,7 +84,8 @@ _ravdess = dict(zip(('01', '02', '03', '04', '05', '06', '07', '08'),
                     ('neutral', 'calm', 'happiness', 'sadness', 'anger', 'fear', 'disgust', 'surprise')))
 
 def ravdess(path: PurePosixPath):
-    "RAVDESS: `Actor_12/03-01-06-01-02-01-12.wav`."
+    """What a RAVDESS name, such as `Actor_12/03-01-06-01-02-01-12.wav`, says: a dict (see `read_name`), a reason why it is no
+    clip of speech (sung, or pictures without sound), or None: not of this corpus. Source: Zenodo record 1188976."""
     m = re.fullmatch(r'(0[123])-(0[12])-(0[1-8])-0[12]-(0[12])-0[12]-(\d\d)', path.stem)
     if not m or not 1 <= int(m[5]) <= 24: return None
     if m[2] == '02': return 'is sung, not spoken'
@@ -95,7 +99,8 @@ _cremad_women = set('02 03 04 06 07 08 09 10 12 13 18 20 21 24 25 28 29 30 37 43
 _cremad_sentences = 'IEO TIE IOM IWW TAI MTI IWL ITH DFA ITS TSI WSI'.split()
 
 def cremad(path: PurePosixPath):
-    "CREMA-D: `AudioWAV/1001_DFA_ANG_XX.wav` or `VideoFlash/1001_DFA_ANG_XX.flv`."
+    """What a CREMA-D name, `AudioWAV/1001_DFA_ANG_XX.wav` or `VideoFlash/1001_DFA_ANG_XX.flv`, says: a dict (see `read_name`), or
+    None: not of this corpus. Source: the corpus's VideoDemographics.csv."""
     m = re.fullmatch(rf'(10(\d\d))_({"|".join(_cremad_sentences)})_({"|".join(_cremad)})_(LO|MD|HI|XX?)', path.stem)
     if not m or not 1 <= int(m[2]) <= 91: return None
     return _clip('cremad', path.stem, m[1], 'f' if m[2] in _cremad_women else 'm', _cremad[m[4]], m[3])
@@ -105,7 +110,7 @@ _tess = dict(angry='anger', disgust='disgust', fear='fear', happy='happiness', n
              ps='surprise', pleasant_surprise='surprise', pleasant_surprised='surprise')
 
 def tess(path: PurePosixPath):
-    "TESS: `OAF_Fear/OAF_back_fear.wav`."
+    """What a TESS name, such as `OAF_Fear/OAF_back_fear.wav`, says: a dict (see `read_name`), or None: not of this corpus."""
     if not (m := re.fullmatch(rf'([OY]A)F?_([a-z]+)_({"|".join(_tess)})', path.stem, re.I)): return None
     speaker, word, emotion = m[1].upper() + 'F', m[2].lower(), m[3].lower()
     return _clip('tess', f'{speaker}_{word}_{emotion}', speaker, 'f', _tess[emotion], word)
@@ -115,8 +120,9 @@ readers = dict(emodb=emodb, savee=savee, enterface=enterface, ravdess=ravdess, c
 
 def read_name(
     path: str # a file, relative to the corpora's folder, with forward slashes
-):            # the corpus and what its reader says, a dict or a reason; None where no corpus has such names
-    "Ask each corpus whether it knows `path`."
+):            # (corpus, answer), see below; None where no corpus has such names
+    """Ask each corpus whether it knows `path`. The answer is a text, why this is no clip of speech, or a dict of texts: `clip`,
+    `corpus`, `speaker`, `sex` ('m', 'f' or ''), `emotion`, `sentence`, `language` and `note`, what is doubtful."""
     path = PurePosixPath(path)
     answers = ((corpus, reader(path)) for corpus, reader in readers.items())
     return next(((corpus, answer) for corpus, answer in answers if answer is not None), None)
@@ -151,8 +157,8 @@ def _read_row(row, file, corpus):
 def read_list(
     folder: Path, # of the corpora
     file: str     # a CSV file, relative to it
-) -> tuple:       # clips as dicts with `file`, and problems `(corpus, file, problem, advice, kept)`
-    "Read a list of labelled recordings."
+) -> tuple:       # clips as dicts of `read_name` with `file`, and problems `(corpus, file, problem, advice, kept)`
+    "Read a list of labelled recordings. Raises nothing: a file that is no such list, or a wrong line of it, is among the problems."
     corpus = PurePosixPath(file).stem
     if corpus in readers: corpus += '-csv' # a list may not pass for the corpus that it is called after
     told = lambda where, problem, advice: (corpus, where, problem, advice, False)
