@@ -18,6 +18,7 @@ from .chunks import Chunks
 from .cnns import build, by_clip, class_scores, specs
 from .evaluation import predicted, probability_columns
 from .experiments import Experiment, dataset, features_key, run_experiment
+from .features import chunk_seconds
 from .paper import emotions
 from .protocols import Split, linked
 from .training import Dataset, Settings, standardised
@@ -151,9 +152,9 @@ def so_far(frame: pd.DataFrame) -> pd.DataFrame:
     count = clip.cumcount() + 1
     return frame.assign(**clip[probability_columns].cumsum().div(count, axis=0))
 
-def heard(frame: pd.DataFrame, seconds: float, chunk: float = .512) -> pd.DataFrame:
-    "Predictions for clips: the last of those for their chunks that end within so many seconds; at least one chunk is heard."
-    return last_step(frame[(frame.start + chunk <= seconds + 1e-6) | (frame.start == 0)])
+def heard(frame: pd.DataFrame, seconds: float) -> pd.DataFrame:
+    "Predictions for clips: the last of those for their chunks that end within so many seconds; the chunk that starts at 0 is heard anyway."
+    return last_step(frame[(frame.start + chunk_seconds <= seconds + 1e-6) | (frame.start == 0)])
 
 # %% ../nbs/11_lstm.ipynb #5665b81c
 def seen_and_unseen(

@@ -1,11 +1,12 @@
 "The LSTM is PyTorch's whatever way its rows are laid out; features of R1 never come from test clips' labels; odd clips do no harm."
+from types import SimpleNamespace
+
 import numpy as np, pandas as pd, pytest, torch
 from torch import nn
 
 from emonb import lstm
 from emonb.chunks import Chunks
 from emonb.evaluation import predictions, probability_columns
-from emonb.experiments import Experiment
 from emonb.paper import emotions
 from emonb.protocols import Split, check_split, splits
 from emonb.training import Settings, batches, fit
@@ -73,6 +74,13 @@ def test_heard_never_hears_more_than_the_time_and_leaves_no_clip_out():
     assert np.array_equal(lstm.heard(frame, .1)[probability_columns], frame[frame.start == 0][probability_columns])
     assert np.array_equal(lstm.heard(frame, 600)[probability_columns], lstm.last_step(frame)[probability_columns])
 
+def test_what_lies_before_the_first_speech_is_heard_and_not_counted():
+    table = some_chunks().table
+    frame = predictions('toy', 'test', table, np.random.default_rng(1).dirichlet(np.ones(7), len(table)), 'clip')
+    last = frame.groupby('clip').start.transform('max') # speech begins with the last chunk: after one chunk all has been heard
+    found = lstm.heard(frame.assign(start=frame.start - last), .512)
+    assert np.array_equal(found[probability_columns], lstm.last_step(frame)[probability_columns])
+
 @pytest.mark.parametrize('protocol', ['clip', 'speaker'])
 def test_crossed_halves_learn_from_training_rows_only_and_keep_the_promise(protocol):
     table = some_chunks(120).table
@@ -88,7 +96,7 @@ def test_scores_of_training_rows_come_from_the_network_that_has_not_seen_them():
     part = next(splits(chunks.table, 'clip'))
     def told(split, name): # a network that says, of each row, how often it was trained on it
         frames = [predictions('R1', which, chunks.table.iloc[rows], np.eye(7)[np.full(len(rows), name)], 'clip') for which, rows in split.parts.items()]
-        return Experiment(pd.concat(frames), None, {}, {})
+        return SimpleNamespace(predictions=pd.concat(frames))
     halves = lstm.crossed(chunks.table, part)
     scores = lstm._scored(chunks, part, told(part, 0), [told(half, n + 1) for n, half in enumerate(halves)]).argmax(axis=1)
     assert (scores[part.val] == 0).all() and (scores[part.test] == 0).all()
