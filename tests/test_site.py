@@ -34,6 +34,15 @@ def test_public_functions_are_documented(pages, path):
     names = [node.name for node in module.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_')]
     assert not [name for name in names if f'### {name}\n' not in shown]
 
+def test_captions_of_figures_reach_the_pages_with_a_text_for_those_who_do_not_see_them(pages):
+    told = lambda path: re.findall(r'^#\| (fig-cap|fig-alt): (.+)$', text_of(path), re.MULTILINE)
+    assert any(told(path) for path in paths)
+    for path in paths:
+        found = told(path)
+        assert told(pages/path.name) == found, path.name
+        assert [kind for kind, _ in found] == ['fig-cap', 'fig-alt']*(len(found)//2), path.name
+        assert all(isinstance(yaml.safe_load(value), str) for _, value in found), path.name
+
 def test_pictures_that_pages_name_are_there(pages):
     for path in pages.glob('*.ipynb'):
         for name in re.findall(r'!\[[^\]]*\]\(([^)]+)\)', text_of(path)):
