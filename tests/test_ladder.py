@@ -5,7 +5,7 @@ from emonb.augmentation import with_variants
 from emonb.chunks import chunk_table
 from emonb.core import EmonbError
 from emonb.evaluation import predictions
-from emonb.ladder import ladder_row, parts_of, prices, rungs, shared_items
+from emonb.ladder import fewer, ladder_row, parts_of, prices, rungs, shared_items
 from emonb.paper import emotions
 
 clips = pd.DataFrame([dict(clip=f'c/{speaker}{emotion}{take}', corpus='c', path='', speaker=f's{speaker}', emotion=emotion, sentence=f't{take}',
@@ -29,12 +29,34 @@ def test_a_row_says_what_it_is_of(shared):
                 for p in parts_of(rung, table, 2, 2)]
         frames['toy', rung.label] = pd.concat(made)
         row = ladder_row(frames['toy', rung.label], shared.loc[rung.label], 50)
+        assert np.isnan([row['speaker_low'], row['speaker_high']]).all()
         assert row['folds'] == 2 and row['seeds'] == 2 and row['accuracy ci_low'] <= row['accuracy'] <= row['accuracy ci_high']
         assert row['accuracy'] == pytest.approx((frames['toy', rung.label].filter(like='p_').to_numpy().argmax(1) ==
                                                  [emotions.index(e) for e in frames['toy', rung.label].emotion]).mean())
         assert np.isfinite([row['fold_sd'], row['seed_sd']]).all() and row['shared clips'] == shared.loc[rung.label, 'clips']
     steps = prices(frames, 50)
     assert steps.above.tolist() == [r.label for r in rungs[2:-1]] and steps.below.tolist() == [r.label for r in rungs[3:]]
+    assert (steps.seeds == 2).all() and (steps.corpora == 'c').all() and (steps.n > steps.clips).all()
+
+def test_an_interval_over_speakers_draws_speakers(shared):
+    table = tables['whole']
+    right = table.speaker.isin(['s0', 's1', 's2']).to_numpy() # each speaker is known wholly or not at all
+    said = np.where(right, table.emotion.map(emotions.index), (table.emotion.map(emotions.index) + 1) % 7)
+    row = lambda speakers: ladder_row(predictions('toy', 'test', table, np.eye(7)[said], 'speaker'), shared.loc['speaker'], 500, speakers)
+    each = clips.set_index('clip')
+    own, alone = row(each.speaker), row(pd.Series(each.index, each.index))
+    assert alone['speaker_low'] == alone['accuracy ci_low'] and alone['speaker_high'] == alone['accuracy ci_high']
+    assert own['speaker_low'] < own['accuracy ci_low'] < .5 < own['accuracy ci_high'] < own['speaker_high']
+
+def test_fewer_keeps_whole_clips_and_tests_the_same():
+    table = tables['whole']
+    for part in parts_of(rungs[4], table, 1, 2):
+        thin = fewer(part, table, 100)
+        names = table['clip'].iloc[thin.train]
+        assert set(thin.train) < set(part.train) and 100 <= len(thin.train) < 100 + names.value_counts().max()
+        assert np.array_equal(thin.train, np.intersect1d(part.train, np.flatnonzero(table['clip'].isin(names))))
+        assert np.array_equal(thin.test, part.test) and np.array_equal(thin.val, part.val)
+        assert np.array_equal(fewer(part, table, 10**6).train, part.train)
 
 def test_rungs_without_a_clip_in_common_have_no_price():
     table = tables['whole']
