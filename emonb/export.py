@@ -13,9 +13,11 @@ import torch, torch.nn.functional as F
 from torch import nn
 
 from .core import EmonbError, write_whole
-from .features import bins, chunk, floor, n_fft, windows
+from .features import bins, chunk, floor, n_fft, sample_rate, windows
 from .features import hop as frame_hop
+from .paper import emotions
 from .recognizer import Clipwise, Recognizer, hop, silence
+from .streaming import enough
 
 # %% ../nbs/13c_export.ipynb #649923ac
 def _waves(window): # (512, 1, 640) cosines and sines under a window in the middle of the longest one
@@ -50,8 +52,8 @@ class Waveform(nn.Module):
 
 # %% ../nbs/13c_export.ipynb #850ca6fc
 def export_onnx(recognizer: Recognizer, path) -> Path:
-    """Write a recognizer as an ONNX file: `sound` (n,) at 16 kHz, n at least 8,192 → `chunks` (k, 7), `recording` (7,), `heard` (k,).
-    Raises `EmonbError` for one with an LSTM, and where ONNX is not installed."""
+    """Write a recognizer as an ONNX file: `sound` (n,) at 16 kHz, n at least 8,192 → `chunks` (k, 7), each judged
+    by itself, `recording` (7,), which is `Stream`'s answer, and `heard` (k,), 0 for silence. The bound of trust stands in the metadata. Raises `EmonbError` for one with an LSTM, and where ONNX is not installed."""
     if isinstance(recognizer.network, Clipwise):
         raise EmonbError('ONNX: a recognizer with an LSTM is no single graph; train one with --network R2, which is')
     try: import onnx, onnxscript
@@ -63,6 +65,8 @@ def export_onnx(recognizer: Recognizer, path) -> Path:
         warnings.simplefilter('ignore')
         program = torch.onnx.export(Waveform(recognizer).eval(), (torch.zeros(5*chunk + 77),), input_names=['sound'],
                                     output_names=['chunks', 'recording', 'heard'], dynamic_shapes=({0: length},), dynamo=True)
-    program.model.metadata_props['emonb'] = json.dumps(recognizer.about)
+    trusted = dict(probability=recognizer.threshold, heard=enough) # the least of both
+    notes = dict(emotions=list(emotions), sample_rate=sample_rate, trusted=trusted, about=recognizer.about)
+    program.model.metadata_props['emonb'] = json.dumps(notes)
     write_whole(path, lambda file: onnx.save(program.model_proto, file))
     return path

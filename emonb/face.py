@@ -9,7 +9,7 @@ __all__ = ['fer_emotions', 'VideoError', 'decoded', 'at_random', 'at_times', 'fi
 # %% ../nbs/10_face.ipynb #54411b46
 import functools, hashlib, inspect, threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 

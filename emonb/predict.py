@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np, torch
 
-from .audio import AudioError, _decode, media_suffixes, resample
+from .audio import AudioError, _decode, _undecodable, media_suffixes, resample
 from .core import EmonbError, emotion_colors, explained, shown
 from .features import log_spectrogram, sample_rate
 from .paper import emotions
@@ -31,9 +31,7 @@ def _decoded(path, source): # blocks of (n,) float32, and their rate at each
             as_float = av.AudioResampler(format='fltp')
             for frame in container.decode(container.streams.audio[0]):
                 for part in as_float.resample(frame): yield part.to_ndarray().mean(axis=0), as_float.rate
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-        reason = getattr(error, 'strerror', None) or error
-        raise AudioError(path, f'cannot be decoded ({reason})', 'copy it again, or convert it to .wav') from error
+    except (av.FFmpegError, OSError, ValueError, IndexError) as error: raise _undecodable(path, error) from error
 
 def blocks_of(path) -> Iterator: # of (n,) or (n, channels) float32, full scale is 1, and its rate in Hz
     "The sound of a file, or of standard input ('-'). Raises `AudioError` for what holds none."
@@ -42,7 +40,7 @@ def blocks_of(path) -> Iterator: # of (n,) or (n, channels) float32, full scale 
     elif Path(path).is_file(): yield from _decoded(path, str(path))
     else: raise AudioError(path, 'there is no such file', 'check the name')
 
-def _mono(path): # (n,) float32 and Hz, of a file that can be used
+def _whole(path): # (n,) float32 and Hz, of a file that can be used
     blocks = list(blocks_of(path))
     return np.concatenate([block.mean(axis=1) if block.ndim == 2 else block for block, _ in blocks]), blocks[0][1]
 
@@ -188,7 +186,7 @@ def show(
     import matplotlib.pyplot as plt
     from IPython.display import Audio, display
     result = recognise(model if isinstance(model, Recognizer) else load_recognizer(find_recognizer(model)), path)
-    sound, rate = _mono(path)
+    sound, rate = _whole(path)
     display(Audio(resample(sound, rate, sample_rate), rate=sample_rate))
     print(sentence(result.answer))
     fig = picture(result, sound, rate)
@@ -230,7 +228,7 @@ def _model(path):
 def _draw(result, file):
     import matplotlib.pyplot as plt
     if result.path == 'standard input': raise EmonbError('standard input: has no picture; store it in a file first')
-    fig = picture(result, *_mono(result.path))
+    fig = picture(result, *_whole(result.path))
     with explained(file): file.parent.mkdir(parents=True, exist_ok=True); fig.savefig(file, dpi=120)
     plt.close(fig)
 

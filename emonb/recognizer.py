@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['least', 'hop', 'silence', 'memory', 'pause', 'kind', 'make_one', 'networks', 'Chunkwise', 'Clipwise', 'standalone',
            'with_lstm', 'levels', 'Context', 'advance', 'posterior', 'Recognizer', 'load_recognizer', 'find_recognizer',
-           'fit_temperature', 'fit_threshold', 'calibration_error', 'Trained', 'train_recognizer', 'train_command',
-           'summary']
+           'fit_temperature', 'fit_threshold', 'calibration_error', 'calibration_interval', 'Trained',
+           'train_recognizer', 'train_command', 'summary']
 
 # %% ../nbs/13_recognizer.ipynb #4f5ecf28
 import dataclasses, math
@@ -184,18 +184,29 @@ def fit_threshold(
     if told.max() <= 0: return 1. # no bound has more right than wrong answers above it
     return float(max(confidence[order][np.flatnonzero(told == told.max())[0]], 1e-3))
 
+def _gaps(confidence, right, bins=10): # (n, bins) what each answer adds to the gap of its class
+    place = np.minimum((np.asarray(confidence)*bins).astype(int), bins - 1)
+    return (confidence - right)[:, None]*np.eye(bins)[place]
+
 def calibration_error(
     confidence: np.ndarray, # (n,) of answers
     right: np.ndarray,      # (n,) bool
-    bins: int = 10
 ) -> float:                 # 0 to 1
     "Expected calibration error. Source: Guo et al. 2017, equation 3."
-    place = np.minimum((confidence*bins).astype(int), bins - 1)
-    gap = np.bincount(place, confidence - right, bins)
-    return float(np.abs(gap).sum()/len(right))
+    return float(np.abs(_gaps(confidence, right).sum(axis=0)).sum()/len(right))
+
+def calibration_interval(confidence: np.ndarray, right: np.ndarray, draws: int = 1000) -> tuple: # (low, high)
+    "95 % interval of `calibration_error` over answers: 1.96 standard deviations, for percentiles of the draws lie too high."
+    from emonb.evaluation import bootstrap
+    found, spread = calibration_error(confidence, right), np.abs(bootstrap(_gaps(confidence, right), draws)).sum(axis=1).std()/len(right)
+    return float(max(0, found - 1.96*spread)), float(found + 1.96*spread)
 
 # %% ../nbs/13_recognizer.ipynb #933407bc
 networks = 'R2', 'R2+LSTM'
+
+def _stages(settings): # how each of the networks is trained, given how R2 is
+    longer = dataclasses.replace(settings, rate=1e-3, decay=.1, batch=32, epochs=3*settings.epochs) # as in 11_lstm, on features
+    return {'R2': settings, 'R2+LSTM': longer}
 
 def _learnt(network, chunks, part, protocol, settings): # predictions for the rows of a split, and the network, standing alone
     import hashlib, inspect
@@ -211,7 +222,7 @@ def _learnt(network, chunks, part, protocol, settings): # predictions for the ro
         blocks = np.array_split(data.inputs, len(data.inputs)//256 + 1)
         units = np.concatenate([alone.units(torch.from_numpy(np.array(block))).numpy() for block in blocks])
     key, hidden = dict(features=at, weights=weights, code=inspect.getsource(Chunkwise.units)), units.shape[1]
-    longer = dataclasses.replace(settings, rate=1e-3, decay=.1, batch=32, epochs=3*settings.epochs) # as in 11_lstm, on features
+    longer = _stages(settings)[network]
     fitted = run_experiment(network, lambda: ClipLSTM(hidden, hidden), key, clip_dataset(chunks, units), chunks.table, part, protocol, longer)
     return fitted.predictions, with_lstm(alone, fitted.weights, *_statistics(units, part.train))
 
@@ -227,11 +238,9 @@ def _means(frame): # (n, 7) means of log-posteriors after each chunk of its clip
         means.append(contexts[clip].mean)
     return np.array(means)
 
-def _calibrated(frame): # temperature and bound from validation rows
-    means, truth = _means(frame), np.array([emotions.index(emotion) for emotion in frame.emotion])
-    temperature, last = fit_temperature(means, truth), ~frame.duplicated('clip', keep='last').to_numpy()
-    p = posterior(means[last], temperature)
-    return temperature, fit_threshold(p.max(axis=1), p.argmax(axis=1) == truth[last])
+def _temperature(frame): # from the validation rows of predictions
+    rows = frame.query("split == 'val'")
+    return fit_temperature(_means(rows), np.array([emotions.index(emotion) for emotion in rows.emotion]))
 
 def _statistics(inputs, train): # mean image and deviation of the training rows, as the engine standardises
     total = square = 0
@@ -246,7 +255,7 @@ def _statistics(inputs, train): # mean image and deviation of the training rows,
 class Trained(NamedTuple):
     "A recognizer, and how its like did on speakers that they never heard."
     recognizer: Recognizer
-    tested: object # frame of predictions, a row a test clip, calibrated, with `raw` and `confidence`, `threshold` and `trusted`
+    tested: object # frame of predictions, a row a test clip, calibrated, with `raw` (confidence before that), `confidence` and `trusted`
 
 def train_recognizer(
     clips,                     # clip table; emotions beyond the seven are left out
@@ -268,36 +277,45 @@ def train_recognizer(
     loud = levels(chunks.spectrograms) >= silence
     settings = Settings(rate=5e-4, decay=1., epochs=epochs, device=device) # searched in 08_cnns
     parts = [_heard(part, loud) for part in itertools.islice(splits(chunks.table, protocol, seed), folds)]
-    tested = pd.concat([_tested(_learnt(network, chunks, part, protocol, settings)[0]) for part in parts], ignore_index=True)
+    tested, threshold = _trusted(pd.concat([_answered(_learnt(network, chunks, part, protocol, settings)[0]) for part in parts]))
     first = parts[0]
     final = dataclasses.replace(first, train=np.sort(np.concatenate([first.train, first.test])), test=first.test[:0])
     found, alone = _learnt(network, chunks, final, protocol, settings)
-    temperature, threshold = _calibrated(found.query("split == 'val'"))
-    about = dict(network=network, settings=dataclasses.asdict(settings), **_about(clips, tested, protocol, seed, len(parts)))
-    return Trained(Recognizer(alone, temperature, threshold, about), tested)
+    stages = {name: dataclasses.asdict(how) for name, how in _stages(settings).items() if network.startswith(name)}
+    about = dict(network=network, settings=stages, **_about(clips, tested, protocol, seed, len(parts)))
+    return Trained(Recognizer(alone, _temperature(found), threshold, about), tested)
 
 # %% ../nbs/13_recognizer.ipynb #3030b839
-def _tested(frame):
+def _answered(frame): # predictions of a fold → a row a validation or test clip
     from emonb.evaluation import probability_columns
-    temperature, threshold = _calibrated(frame.query("split == 'val'"))
-    rows = frame.query("split == 'test'")
+    rows = frame[frame.split != 'train']
     last = ~rows.duplicated('clip', keep='last').to_numpy()
     means, rows = _means(rows)[last], rows[last]
-    p = posterior(means, temperature)
+    p = posterior(means, _temperature(frame))
     return rows.assign(**dict(zip(probability_columns, p.T.astype(np.float32))), raw=posterior(means, 1.).max(axis=1), start=np.nan,
-                       confidence=p.max(axis=1), trusted=p.max(axis=1) >= threshold)
+                       confidence=p.max(axis=1))
+
+def _trusted(answered): # answers of all folds → those to test clips, and the bound
+    from emonb.evaluation import predicted
+    right, val = predicted(answered) == answered.emotion.to_numpy(), (answered.split == 'val').to_numpy()
+    threshold = fit_threshold(answered.confidence.to_numpy()[val], right[val])
+    tested = answered[~val].reset_index(drop=True)
+    return tested.assign(trusted=tested.confidence >= threshold), threshold
 
 def _about(clips, tested, protocol, seed, folds): # what the header says
     from emonb.core import provenance
-    from emonb.evaluation import predicted, score
-    found, right = score(tested), predicted(tested) == tested.emotion
-    measured = lambda name: [round(float(value), 4) for value in found.loc[name, ['value', 'ci_low', 'ci_high']]]
-    trusted = tested.trusted.to_numpy()
+    from emonb.evaluation import bootstrap, interval, predicted, score
+    found, right, trusted = score(tested), predicted(tested) == tested.emotion.to_numpy(), tested.trusted.to_numpy()
+    numbers = lambda *values: [round(float(value), 4) for value in values] # value, ci_low, ci_high
+    scored = lambda name: numbers(*found.loc[name, ['value', 'ci_low', 'ci_high']])
+    error = lambda sure: numbers(calibration_error(sure, right), *calibration_interval(sure, right))
+    drawn = bootstrap(np.stack([trusted & right, trusted, np.ones(len(right))], 1)).T
+    share = numbers(trusted.mean(), *interval(drawn[1]/drawn[2]))
     return dict(corpora=clips.corpus.value_counts().to_dict(), clips_by_emotion=clips.emotion.value_counts().to_dict(),
                 speakers=int(clips.speaker.nunique()), protocol=protocol, seed=seed, folds=folds, tested_clips=len(tested),
-                accuracy=measured('accuracy'), uar=measured('UAR'), largest_class=round(float(found.largest.iloc[0]), 4),
-                trusted_share=round(float(trusted.mean()), 4), trusted_accuracy=round(float(right[trusted].mean()), 4) if trusted.any() else None,
-                ece_before=round(calibration_error(tested.raw, right), 4), ece=round(calibration_error(tested.confidence, right), 4),
+                accuracy=scored('accuracy'), uar=scored('UAR'), largest_class=round(float(found.largest.iloc[0]), 4),
+                ece_before=error(tested.raw.to_numpy()), ece=error(tested.confidence.to_numpy()), trusted_share=share,
+                trusted_accuracy=numbers(right[trusted].mean(), *interval(drawn[0]/np.maximum(drawn[1], 1))) if trusted.any() else None,
                 made=provenance())
 
 # %% ../nbs/13_recognizer.ipynb #7d5cf41a

@@ -2,6 +2,7 @@
 
     python -m tests.bench_streaming [MODEL]       # HOURS=.05 for a short trial of the streams
 
+It ends with status 1 where a bound is missed.
 Without a model both kinds of network are measured, untrained, which makes no difference to time."""
 import os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -20,7 +21,11 @@ def untrained(kind):
     network.mean.fill_(-6); network.deviation.fill_(2)
     return Recognizer(network, .5, .2, dict(network='untrained', corpora={}))
 
-def say(name, value, bound, good): print(f'{name:<58} {value:>10}   {bound:<12} {"ok" if good else "MISSED"}', flush=True)
+missed = []
+
+def say(name, value, bound, good):
+    print(f'{name:<62} {value:>10}   {bound:<12} {"ok" if good else "MISSED"}', flush=True)
+    if not good: missed.append(name)
 
 def megabytes(): # in use now
     return int(Path('/proc/self/statm').read_text().split()[1])*resource.getpagesize()/1e6
@@ -46,17 +51,18 @@ def streaming(recognizer, rate, hours=1.):
 def folder(recognizer, clips=1000):
     with tempfile.TemporaryDirectory() as place:
         total = 0
-        for i in range(20):
-            sound = synthesize(f'bench/a{i}', make_voice(f'bench/{i}', 'fm'[i % 2]), 'neutral', sample_rate=16000).sound.astype(np.float32)
-            for j in range(clips//20): sf.write(Path(place)/f'{i}_{j}.wav', sound, 16000)
-            total += len(sound)/16000*(clips//20)
+        for i in range(20): # every other voice at the rate of a CD, in stereo
+            rate, channels = ((16000, 1), (44100, 2))[i % 2]
+            sound = synthesize(f'bench/a{i}', make_voice(f'bench/{i}', 'fm'[i//2 % 2]), 'neutral', sample_rate=rate).sound.astype(np.float32)
+            for j in range(clips//20): sf.write(Path(place)/f'{i}_{j}.wav', np.stack([sound]*channels, 1), rate)
+            total += len(sound)/rate*(clips//20)
         (Path(place)/'0_0.wav').write_bytes(b'RIFF')
         began, cpu = time.perf_counter(), time.process_time()
         said = list(recognise_all(recognizer, files_in(place), 2))
         speed, bad = total/(time.perf_counter() - began), sum(isinstance(each, EmonbError) for each in said)
         used = time.process_time() - cpu
     print(f'  (of the cores themselves: {total/used:.0f} times real time on one)')
-    say(f'folder of {clips} clips ({total:.0f} s), two cores: times real time', f'{speed:.0f}', '> 300', speed > 300)
+    say(f'folder of {clips} clips ({total:.0f} s, half at 44.1 kHz), two cores: times real time', f'{speed:.0f}', '> 300', speed > 300)
     say('bad files reported and skipped', bad, '1', bad == 1)
 
 def cold(recognizer):
@@ -79,6 +85,7 @@ def main(model=None):
         cold(recognizer)
         folder(recognizer)
         for rate in (16000, 48000): streaming(recognizer, rate, float(os.environ.get('HOURS', 1)))
+    if missed: sys.exit(f'{len(missed)} missed')
 
 
 if __name__ == '__main__': main(*sys.argv[1:])

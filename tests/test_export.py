@@ -7,10 +7,11 @@ from emonb.audio import read_audio, resample
 from emonb.core import EmonbError
 from emonb.export import Waveform, export_onnx
 from emonb.features import chunk
+from emonb.paper import emotions
 from emonb.predict import recognise
 from emonb.recognizer import Chunkwise, Clipwise, Recognizer, hop, posterior
 from emonb.reproduce import main
-from emonb.streaming import Stream
+from emonb.streaming import Stream, enough
 from emonb.synthetic import make_voice, synthesize
 
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -68,7 +69,9 @@ def test_a_file_and_the_command(exported, tmp_path):
     recognizer.save(tmp_path/'r.safetensors')
     assert main(['export', str(tmp_path/'r.safetensors'), str(tmp_path/'r.onnx')]) == 0
     again = onnxruntime.InferenceSession(tmp_path/'r.onnx', providers=['CPUExecutionProvider'])
-    assert json.loads(again.get_modelmeta().custom_metadata_map['emonb']) == recognizer.about
+    notes = json.loads(again.get_modelmeta().custom_metadata_map['emonb'])
+    assert notes['about'] == recognizer.about and notes['emotions'] == list(emotions) and notes['sample_rate'] == 16000
+    assert notes['trusted'] == dict(probability=recognizer.threshold, heard=enough)
     found = again.run(None, dict(sound=read_audio(tmp_path/'a.flac')))
     np.testing.assert_allclose(found[1], recognise(recognizer, tmp_path/'a.flac').answer.posterior, atol=1e-4)
 

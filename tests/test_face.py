@@ -1,5 +1,5 @@
 "Faces out of damaged videos, pictures in every layout, weights that are none."
-import os
+import hashlib, os, types
 from pathlib import Path
 from unittest import mock
 
@@ -10,7 +10,7 @@ from emonb.core import EmonbError
 from emonb.demo import write_avi
 from emonb.face import at_random, at_times, crop, decoded, face_frames, fer_emotions, find_face, image_faces, upright
 from emonb.faces import film
-from emonb.finetune import FaceNet, Weights, face_labels, features, fingerprint, grey, imagenet, neighbours, occlusion, own_split
+from emonb.finetune import FaceNet, Weights, face_labels, features, fingerprint, grey_dataset, imagenet, neighbours, occlusion, own_split
 from emonb.protocols import LeakageError, Split, check_split
 
 yunet = Path(os.environ.get('EMONB_WEIGHTS') or 'nowhere')/'face_detection_yunet_2026may.onnx'
@@ -184,12 +184,40 @@ def test_a_given_file_says_which_network(weights):
     with pytest.raises(EmonbError, match='alexnet: its ImageNet weights are neither'): imagenet('alexnet', download=False)
     with pytest.raises(EmonbError, match='no classifier of that name'): imagenet('alexnot')
 
-def test_torch_hubs_cache_comes_second(weights):
+@pytest.fixture
+def hub(weights, monkeypatch):
+    "Puts something into torch hub's cache under a name that its content keeps, as torchvision's names do."
+    folder = weights.parent/'hub'/'checkpoints'
+    folder.mkdir(parents=True)
+    def put(name, content):
+        torch.save(content, folder/'new.pth')
+        file = (folder/'new.pth').rename(folder/f"{name}-{hashlib.sha256((folder/'new.pth').read_bytes()).hexdigest()[:8]}.pth")
+        entry = types.SimpleNamespace(DEFAULT=types.SimpleNamespace(url=f'https://example.org/{file.name}'))
+        monkeypatch.setattr('torchvision.models.get_model_weights', lambda _: entry)
+        return file
+    return put
+
+def test_torch_hubs_cache_comes_second_and_is_opened_once(hub):
     import torchvision
-    file = weights.parent/'hub'/'checkpoints'/'squeezenet1_0-b66bff10.pth'
-    file.parent.mkdir(parents=True)
-    torch.save(torchvision.models.squeezenet1_0().state_dict(), file)
-    assert imagenet('squeezenet1_0', download=False).source == "torch hub's cache, squeezenet1_0-b66bff10.pth"
+    state = torchvision.models.squeezenet1_0().state_dict()
+    file = hub('squeezenet1_0', state)
+    found = imagenet('squeezenet1_0', download=False)
+    assert found.source == f"torch hub's cache, {file.name}" and all(torch.equal(value, state[key]) for key, value in found.tensors.items())
+    with mock.patch('torch.load', side_effect=AssertionError): assert imagenet('squeezenet1_0', download=False).name == 'squeezenet1_0'
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(EmonbError, match='not what its name promises'): imagenet('squeezenet1_0', download=False)
+
+def test_what_torchvisions_server_gives_is_held_against_its_name(hub):
+    import torchvision
+    state = torchvision.models.squeezenet1_0().state_dict()
+    file = hub('squeezenet1_0', state)
+    content = file.read_bytes()
+    file.unlink()
+    with mock.patch('torch.hub.download_url_to_file', lambda _, place, **__: Path(place).write_bytes(content)):
+        assert imagenet('squeezenet1_0').source == f'downloaded, {file.name}'
+    file.unlink()
+    with mock.patch('torch.hub.download_url_to_file', lambda _, place, **__: Path(place).write_bytes(content[:99])):
+        with pytest.raises(EmonbError, match='not what its name promises'): imagenet('squeezenet1_0')
 
 def test_weights_that_are_none(weights, monkeypatch):
     file = weights/'squeezenet1_1-made-up.safetensors'
@@ -205,15 +233,30 @@ def test_weights_that_are_none(weights, monkeypatch):
     monkeypatch.setenv('EMONB_WEIGHTS', str(weights/'mine.pth'))
     with pytest.raises(EmonbError, match='rename it'): imagenet()
 
-def test_pickles_that_run_code_are_refused(weights, monkeypatch):
-    class Evil:
-        def __reduce__(self): return os.mkdir, (str(weights/'pwned'),)
-    torch.save(Evil(), weights/'resnet18.pth')
-    with pytest.raises(EmonbError, match='cannot be read as weights'): imagenet('resnet18')
+class Evil:
+    def __init__(self, place): self.place = place
+    def __reduce__(self): return os.mkdir, (str(self.place),)
+
+def test_a_given_pickle_is_refused_with_the_way_to_convert_it(weights, monkeypatch):
+    torch.save(Evil(weights/'pwned'), weights/'resnet18.pth')
+    for place in (weights, weights/'resnet18.pth'):
+        monkeypatch.setenv('EMONB_WEIGHTS', str(place))
+        with pytest.raises(EmonbError, match='is a pickle.*safetensors.torch.save_file') as caught: imagenet('resnet18')
+        assert '\n' not in str(caught.value)
+    save_file({'a': torch.zeros(1)}, weights/'resnet18-mine.safetensors') # comes first
+    monkeypatch.setenv('EMONB_WEIGHTS', str(weights))
+    with pytest.raises(EmonbError, match='resnet18-mine.safetensors: holds other tensors'): imagenet('resnet18')
     assert not (weights/'pwned').exists()
 
+def test_code_in_torch_hubs_cache_is_not_run_even_under_a_forged_name(hub, tmp_path):
+    hub('resnet18', Evil(tmp_path/'pwned'))
+    with pytest.raises(EmonbError, match='cannot be read as weights'): imagenet('resnet18', download=False)
+    hub('resnet18', {'a': torch.zeros(1)})
+    with pytest.raises(EmonbError, match='holds other tensors'): imagenet('resnet18', download=False)
+    assert not (tmp_path/'pwned').exists()
+
 def test_no_network_is_one_line(weights):
-    with mock.patch('torch.hub.load_state_dict_from_url', side_effect=OSError('no route')):
+    with mock.patch('torch.hub.download_url_to_file', side_effect=OSError('no route')):
         with pytest.raises(EmonbError, match='could not be fetched .no route.') as caught: imagenet('alexnet')
     assert '\n' not in str(caught.value)
 
@@ -246,7 +289,7 @@ def test_features_are_those_before_the_last_layer(videos):
 def test_grey_is_opencvs(videos):
     faces = face_frames(videos)
     theirs = [cv2.cvtColor(picture.transpose(1, 2, 0), cv2.COLOR_RGB2GRAY) for picture in faces.pictures]
-    assert np.abs(255*grey(faces).inputs - np.stack(theirs)).max() < 1
+    assert np.abs(255*grey_dataset(faces).inputs - np.stack(theirs)).max() < 1
 
 def test_nearest_neighbours_and_occlusion(videos):
     table = pd.DataFrame(dict(clip=['a', 'a', 'b'], speaker=['s', 's', 't'], emotion=['anger', 'anger', 'fear']))

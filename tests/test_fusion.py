@@ -5,7 +5,7 @@ from hypothesis import given, settings as hypothesis_settings, strategies as st
 from emonb.chunks import chunk_seconds
 from emonb.demo import write_avi
 from emonb.faces import film
-from emonb.fusion import (Fusion, answers, as_bytes, built, columns, faces_at_middles, frame_of_chunk, grey, late, log_posteriors, scale_of, senses,
+from emonb.fusion import (Fusion, answers, as_bytes, brightness, built, columns, faces_at_middles, frame_of_chunk, late, log_posteriors, scale_of, senses,
                           shapes, train_fold, without)
 from emonb.paper import emotions
 from emonb.protocols import split
@@ -69,7 +69,7 @@ def test_bytes():
     x = np.random.default_rng(0).uniform(-11.5, 1, (3, 2, 64, 64)).astype(np.float32)
     assert np.abs(as_bytes(x)*.05 - 11.55 - x.reshape(3, -1)).max() <= .0251
     assert as_bytes(np.full((1, 2, 64, 64), 99.)).max() == 255 and as_bytes(np.full((1, 2, 64, 64), -99.)).min() == 0
-    assert grey(np.full((2, 3, 48, 48), 255, np.uint8)).min() == 255 and grey(np.zeros((2, 3, 48, 48), np.uint8)).max() == 0
+    assert brightness(np.full((2, 3, 48, 48), 255, np.uint8)).min() == 255 and brightness(np.zeros((2, 3, 48, 48), np.uint8)).max() == 0
 
 @pytest.mark.parametrize('sense', senses)
 def test_what_is_missing_has_no_say(network, sense):

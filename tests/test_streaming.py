@@ -16,8 +16,8 @@ from emonb.features import chunk, chunk_spectrograms, log_spectrogram
 from emonb.lstm import ClipLSTM
 from emonb.paper import emotions
 from emonb.predict import _spectrogram, files_in, listen_command, predict_command, recognise, record, show
-from emonb.recognizer import (Chunkwise, Clipwise, Context, Recognizer, _learnt, _statistics, _tested, advance, calibration_error, find_recognizer,
-                              fit_temperature, fit_threshold, hop, load_recognizer, posterior, standalone, train_command, train_recognizer, with_lstm)
+from emonb.recognizer import (Chunkwise, Clipwise, Context, Recognizer, _answered, _learnt, _statistics, _trusted, advance, calibration_error,
+                              calibration_interval, find_recognizer, fit_temperature, fit_threshold, hop, load_recognizer, posterior, standalone, train_command, train_recognizer, with_lstm)
 from emonb.protocols import split
 from emonb.streaming import Stream, enough, listen, microphone
 from emonb.synthetic import make_voice, synthesize
@@ -246,6 +246,14 @@ def test_six_kinds_of_file(recognizer, folder):
     for name, apart in {'b.flac': 1e-3, 'd.avi': 1e-3, 'c.mp3': .1, 'e.flv': .15, 'sub/f.mp4': .15}.items():
         assert np.abs(recognise(recognizer, folder/name).answer.posterior - exact).max() < apart, name
 
+@pytest.mark.parametrize('name', ['a.wav', 'b.flac', 'c.mp3', 'd.avi', 'e.flv', 'sub/f.mp4'])
+def test_the_command_takes_each_kind(folder, tmp_path, capsys, name):
+    out = dict(csv=tmp_path/'x.csv', json=tmp_path/'x.json', picture=tmp_path/'x.png')
+    assert predict_command(folder/name, folder/'r.safetensors', **out) == 0
+    said, = json.loads(out['json'].read_text())
+    assert Path(name).name in capsys.readouterr().out and said['emotion'] in emotions and len(pd.read_csv(out['csv'])) == len(said['moments']) > 3
+    assert out['picture'].read_bytes().startswith(b'\x89PNG')
+
 def test_predict_a_folder(folder, tmp_path, capsys):
     status = predict_command(folder, folder/'r.safetensors', csv=tmp_path/'t.csv', json=tmp_path/'t.json')
     said = capsys.readouterr()
@@ -310,13 +318,17 @@ def test_what_is_wrong_with_the_sound_is_told_with_the_name_of_the_file(recogniz
 
 @pytest.mark.data
 @pytest.mark.skipif(not list(Path(os.environ.get('EMONB_DATA') or 'nowhere').rglob('VideoFlash/*.flv')), reason='needs clips of CREMA-D')
-def test_real_films(recognizer, tmp_path):
-    films = sorted(Path(os.environ['EMONB_DATA']).rglob('VideoFlash/*.flv'))[:3]
+def test_real_films(recognizer, tmp_path, capsys):
+    recognizer.save(tmp_path/'r.safetensors')
+    films = sorted(Path(os.environ['EMONB_DATA']).rglob('VideoFlash/*.flv'))[:6]
     for film in films:
-        result = recognise(recognizer, film)
-        assert 1 < result.answer.seconds < 6 and result.answer.heard >= 3 and abs(result.answer.posterior.sum() - 1) < 1e-6
+        assert predict_command(film, tmp_path/'r.safetensors', csv=tmp_path/'x.csv', json=tmp_path/'x.json', picture=tmp_path/'x.png') == 0
+        said, = json.loads((tmp_path/'x.json').read_text())
+        heard = [m for m in said['moments'] if m['posterior']]
+        assert film.name in capsys.readouterr().out and 1 < said['seconds'] < 6 and len(heard) >= 3
+        assert abs(sum(said['posterior'].values()) - 1) < 1e-3 and len(pd.read_csv(tmp_path/'x.csv')) == len(said['moments'])
         (tmp_path/'same.bin').write_bytes(film.read_bytes())
-        np.testing.assert_allclose(recognise(recognizer, tmp_path/'same.bin').answer.posterior, result.answer.posterior, atol=1e-5)
+        np.testing.assert_allclose(recognise(recognizer, tmp_path/'same.bin').answer.posterior, recognise(recognizer, film).answer.posterior, atol=1e-5)
 
 
 # calibration and training
@@ -337,11 +349,19 @@ def test_calibration_knows_no_test_clip():
     truth = np.repeat([rng.choice(emotions, p=each) for each in p[::4]], 4)
     frame = pd.DataFrame(p, columns=probability_columns).assign(
         clip=[f'x/{n//4}' for n in range(400)], emotion=truth, split=np.repeat(['val', 'test'], 200), start=0.)
-    one, other = _tested(frame), _tested(frame.assign(emotion=frame.emotion.where(frame.split == 'val', 'fear')))
-    assert np.array_equal(one.confidence, other.confidence) and np.array_equal(one.trusted, other.trusted)
-    assert len(one) == 50 and one['clip'].is_unique and set(one.trusted) == {True, False}
-    flipped = _tested(frame.assign(emotion=frame.emotion.where(frame.split == 'test', 'fear')))
-    assert not np.array_equal(one.confidence, flipped.confidence)
+    scored = lambda frame: _trusted(_answered(frame))
+    (one, bound), (other, same) = scored(frame), scored(frame.assign(emotion=frame.emotion.where(frame.split == 'val', 'fear')))
+    assert bound == same and np.array_equal(one.confidence, other.confidence) and np.array_equal(one.trusted, other.trusted)
+    assert len(one) == 50 and one['clip'].is_unique and set(one.trusted) == {True, False} and np.array_equal(one.trusted, one.confidence >= bound)
+    flipped, another = scored(frame.assign(emotion=frame.emotion.where(frame.split == 'test', 'fear')))
+    assert not np.array_equal(one.confidence, flipped.confidence) and bound != another
+
+def test_the_interval_of_the_calibration_error():
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(.3, 1, 2000)
+    for right, low, high in ((rng.random(2000) < sure, 0, .05), (rng.random(2000) < sure - .2, .15, .25)):
+        found, (least, most) = calibration_error(sure, right), calibration_interval(sure, right)
+        assert low <= least <= found <= most <= high
 
 @pytest.mark.parametrize('network', ['R2', 'R2+LSTM'])
 def test_train_on_a_list_then_predict(tmp_path, capsys, network):
@@ -352,7 +372,11 @@ def test_train_on_a_list_then_predict(tmp_path, capsys, network):
     assert 'protocol speaker' in capsys.readouterr().out
     made = load_recognizer(model)
     assert made.about['corpora'] == {'mine': len(rows)} and made.about['tested_clips'] == len(rows)
-    assert made.about['accuracy'][1] <= made.about['accuracy'][0] <= made.about['accuracy'][2]
+    for name in ('accuracy', 'uar', 'ece_before', 'ece', 'trusted_share'):
+        value, low, high = made.about[name]
+        assert low <= value <= high, name
+    epochs = {'R2': 1, 'R2+LSTM': 3} # each network has its own settings
+    assert {name: how['epochs'] for name, how in made.about['settings'].items()} == {name: epochs[name] for name in epochs if network.startswith(name)}
     assert type(made.network) is (Clipwise if network == 'R2+LSTM' else Chunkwise)
     assert predict_command(rows.path.iloc[0], model) == 0
 
