@@ -37,21 +37,24 @@ def conditions() -> dict:
 class _Mapped(NamedTuple):
     file: str # from the cache's folder
 
+def _in_cache(value): # as a whole file of a folder that `cached` made
+    whole = isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap) # and no view of it
+    if not whole or not Path(value.filename).is_relative_to(cache_dir()): return None
+    file = Path(value.filename).relative_to(cache_dir())
+    return file if (cache_dir().joinpath(*file.parts[:2])/'checksums.json').exists() else None
+
 def _packed(value):
     "A large array as the name of a file in the cache; anything else as it is."
     if not isinstance(value, np.ndarray) or value.nbytes < 2**20: return value
-    whole = isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap) # and no view of it
-    if whole and Path(value.filename).is_relative_to(cache_dir()): file = Path(value.filename)
-    else:
+    if not (file := _in_cache(value)):
         key = [hashlib.blake2b(np.ascontiguousarray(value), digest_size=16).hexdigest(), value.shape, str(value.dtype)]
-        file = cached('arrays', key, lambda folder: np.save(folder/'array.npy', value))/'array.npy'
-    return _Mapped(file.relative_to(cache_dir()).as_posix())
+        file = (cached('arrays', key, lambda folder: np.save(folder/'array.npy', value))/'array.npy').relative_to(cache_dir())
+    return _Mapped(file.as_posix())
 
 def _opened(value):
     if not isinstance(value, _Mapped): return value
-    file = cache_dir()/value.file
-    if not file.exists(): fetched(*value.file.split('/')[:2]) # the folder that holds it
-    return np.load(file, mmap_mode='r')
+    kind, name, *inside = value.file.split('/')
+    return np.load(fetched(kind, name).joinpath(*inside), mmap_mode='r') # compared with its checksums, even where it is there
 
 # %% ../nbs/06b_cluster.ipynb #c1296dad
 _alone = threading.RLock()
@@ -91,15 +94,17 @@ def spread(
     address, how = os.environ.get('EMONB_SCHEDULER'), (conditions(), torch.get_num_threads(), do)
     if not address: return joblib.Parallel(batch_size=1)(joblib.delayed(_as_there)(*how, *job) for job in jobs)
     from distributed import CancelledError, KilledWorker, as_completed
+    from distributed.client import ClosedClientError
     from distributed.comm import CommClosedError
-    client = connect(address)
-    futures = [client.submit(_as_there, *how, *map(_packed, job), pure=False) for job in jobs]
+    client, futures = connect(address), []
     try:
+        futures += [client.submit(_as_there, *how, *map(_packed, job), pure=False) for job in jobs]
         for future in progress(as_completed(futures, loop=client.loop), f'jobs on {address}', len(futures)): future.result()
         return [future.result() for future in futures]
     except KilledWorker as error:
         raise EmonbError(f"scheduler '{address}': a job took its workers down, perhaps for lack of memory; see their logs") from error
-    except (CancelledError, CommClosedError) as error:
+    except (CancelledError, ClosedClientError, CommClosedError) as error:
         connect.cache_clear()
         raise EmonbError(f"scheduler '{address}': the connection is lost; start it again, what was finished is kept") from error
-    finally: client.cancel(futures)
+    finally:
+        if client.status == 'running': client.cancel(futures)

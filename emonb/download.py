@@ -282,7 +282,9 @@ zenodo = 'https://zenodo.org/api/records'
 def archives(source: Source, folder: Path) -> dict:
     "Address, bytes (0: not known) and MD5 (None: not known) of each archive of `source`, by file name."
     if source.url: return {source.files[0]: (source.url, 0, None)}
-    file = fetch_file(f'{zenodo}/{source.record}', folder/f'zenodo-{source.record}.json', hosts=hosts)
+    file = folder/f'zenodo-{source.record}.json'
+    for left in folder.glob(f'{file.name}*'): left.unlink() # by a call that was killed; nothing tells whether it is whole
+    fetch_file(f'{zenodo}/{source.record}', file, hosts=hosts)
     try:
         listed = {entry['key']: entry for entry in json.loads(file.read_text())['files']}
         return {name: (listed[name]['links']['self'], int(listed[name]['size']),

@@ -6,11 +6,11 @@
 __all__ = ['notebooks', 'needs', 'reproduce', 'publish', 'main']
 
 # %% ../nbs/15_reproduce.ipynb #6af924e3
-import argparse, contextlib, hashlib, json, os, re, shutil, sys, time
+import argparse, contextlib, importlib, json, os, re, shutil, sys, time
 from pathlib import Path
 
-from .core import (EmonbError, cache_dir, data_dir, digest, explained, get_profile, pick_device, profiles, provenance,
-                        read_manifest, root, runs_dir, shown, write_manifest)
+from .core import (EmonbError, Run, cache_dir, cached, checksum, data_dir, digest, explained, get_profile, pick_device, profiles,
+                        provenance, read_manifest, root, runs_dir, shown, write_manifest, write_whole, writers_lock)
 
 # %% ../nbs/15_reproduce.ipynb #0310f8fc
 def notebooks(
@@ -48,42 +48,75 @@ def _parameters(path, given):
     names = re.findall(r'^(\w+) *=', '\n'.join(tagged), re.MULTILINE)
     return {name: value for name, value in given.items() if name in names}
 
-def _read_back(code, folder):
-    "Name and digest of the files of earlier notebooks in the run's folder that `code` reads."
+def _read_back(stem, code, folder, states):
+    "Checksums of the files of earlier notebooks in the run's folder that `code` reads."
     files = [folder/'predictions'/f'{name}.parquet' for name in re.findall(r"'predictions'/'(\w+)\.parquet'", code)]
-    if 'read_results(' in code: files += [folder/'claims.csv', *sorted((folder/'tables').glob('*.csv'))]
-    return {file.name: hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() for file in files if file.exists()}
+    if 'read_results(' in code:
+        earlier = [name for other in sorted(states) if other < stem for name in states[other].get('files', {})]
+        files += [folder/'claims.csv', *(folder/name for name in earlier if name.startswith('tables/'))]
+    return {file.name: checksum(file) for file in files if file.exists()}
 
-def _state_key(stem, parameters, fingerprint, folder):
+def _state_key(stem, parameters, fingerprint, folder, states):
     "A digest of all that the outcome of notebook `stem` depends on."
     paths = notebooks()
     code = [_code(paths[name]) for name in (*needs()[stem], stem)]
     return digest(dict(code=code, parameters=parameters, corpora=fingerprint, versions=provenance()['versions'],
-                       files=_read_back(code[-1], folder)))
+                       files=_read_back(stem, code[-1], folder, states)))
+
+# %% ../nbs/15_reproduce.ipynb #3c81f6d2
+def _marks(folder):
+    "What changes of a file in the run's folder when it is written again, even with the same content."
+    files = [file for file in folder.rglob('[!.]*') if file.is_file() and file not in (folder/'manifest.json', folder/'claims.csv')]
+    states = {file.relative_to(folder).as_posix(): file.stat() for file in files}
+    return {name: (state.st_ino, state.st_ctime_ns, state.st_mtime_ns, state.st_size) for name, state in states.items()}
+
+def _written(folder, before):
+    "Checksums of the files that were written since `before`, which `_marks` gave."
+    return {name: checksum(folder/name) for name, mark in _marks(folder).items() if before.get(name) != mark}
+
+def _is_done(state, key, folder):
+    "Whether a notebook's state in the manifest is what is asked for, and its files are those that it wrote."
+    if not state or state['status'] != 'done' or state.get('key') != key or not state.get('files'): return False
+    return all((folder/name).is_file() and checksum(folder/name) == sum for name, sum in state['files'].items())
+
+def _forget(folder, stem, state):
+    "Delete what a notebook left: it does not outlive the notebook."
+    with explained(folder):
+        for name in (f'claims/{stem}.csv', *(state or {}).get('files', {})): (folder/name).unlink(missing_ok=True)
+
+def _only_known_claims(folder, states):
+    "Leave only the parts of `claims.csv` that are as a notebook wrote them."
+    for part in (folder/'claims').glob('*.csv'):
+        if states.get(part.stem, {}).get('files', {}).get(f'claims/{part.name}') != checksum(part): _forget(folder, part.stem, None)
+    Run(folder).join_claims()
 
 # %% ../nbs/15_reproduce.ipynb #a20dd6d0
 def _execute(path, output, parameters):
-    "Run one notebook; None, or one line that says how it failed."
+    "Run one notebook; None, or one line that says how it failed. Raises `EmonbError` where its copy cannot be written."
     import papermill
     from papermill.exceptions import PapermillExecutionError
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(path, output, parameters, kernel_name='python3', language='python', cwd=path.parent,
-                                   progress_bar=False, stderr_file=sys.stderr, extra_arguments=['--log-level=CRITICAL'])
-    except PapermillExecutionError as error:
-        return f'cell {error.cell_index}: {error.ename}: {str(error.evalue).strip().splitlines()[0] if error.evalue else ""}'
-    except RuntimeError as error: # the kernel died or did not start
-        return f'{type(error).__name__}: {error}'.splitlines()[0]
-    finally: _without_progress(output)
+    with explained(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            papermill.execute_notebook(path, output, parameters, kernel_name='python3', language='python', cwd=path.parent,
+                                       progress_bar=False, stderr_file=sys.stderr, extra_arguments=['--log-level=CRITICAL'])
+        except PapermillExecutionError as error:
+            return f'cell {error.cell_index}: {error.ename}: {str(error.evalue).strip().splitlines()[0] if error.evalue else ""}'
+        except RuntimeError as error: # the kernel died or did not start
+            return f'{type(error).__name__}: {error}'.splitlines()[0]
+        finally: _without_progress(output)
 
 def _without_progress(path): # bars were shown when they moved; kept, they would bury what was said
     import nbformat
-    executed = nbformat.read(path, 4)
+    try: executed = nbformat.read(path, 4)
+    except (OSError, ValueError): return # none was written, or half of one: what happened is said elsewhere
     for cell in executed.cells:
         if 'outputs' in cell: cell.outputs = [out for out in cell.outputs if not (out.get('name') == 'stderr' and '\r' in out.text)]
-    nbformat.write(executed, path)
+    write_whole(path, lambda file: nbformat.write(executed, file))
 
 # %% ../nbs/15_reproduce.ipynb #54e92c09
+def _of(module): return importlib.import_module(f'emonb.{module}') # heavy ones, when they are needed
+
 @contextlib.contextmanager
 def _environment(**variables):
     "Environment variables for the notebooks' kernels; None leaves one as it is."
@@ -94,21 +127,28 @@ def _environment(**variables):
 
 @contextlib.contextmanager
 def _alone(path):
-    "Raises `EmonbError` where another run writes to the same folder."
+    "Raises `EmonbError` where another run writes to the same folder, or nobody can."
     from filelock import FileLock, Timeout
-    try: lock = FileLock(path/'.lock', timeout=0).acquire()
-    except Timeout as error: raise EmonbError(f'{shown(path)}: another run is at work there; wait for it, or give another --output') from error
-    with lock: yield
+    with explained(path):
+        try: lock = FileLock(path/'.lock', timeout=0).acquire()
+        except Timeout as error: raise EmonbError(f'{shown(path)}: another run is at work there; wait for it, or give another --output') from error
+    with lock:
+        with writers_lock(path): pass # a notebook of a killed run may not have noticed yet
+        yield
 
-def _reached(scheduler): # before anything is computed for it
-    from emonb.cluster import connect
-    connect(scheduler)
+def _reached(scheduler): _of('cluster').connect(scheduler) # before anything is computed for it
+
+def _film_digest(paths):
+    "A digest of the content of films; as long as their sizes and dates stay the same, they are not read again."
+    from joblib import Parallel, delayed
+    known = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths if path]
+    def make(folder): (folder/'checksums.txt').write_text('\n'.join(Parallel(-1, prefer='threads')(delayed(checksum)(path) for path, *_ in known)))
+    return digest((cached('films', known, make)/'checksums.txt').read_text()) if known else None
 
 def _fingerprints(corpora):
-    "Number of clips and a digest of names and sound, for each corpus."
-    from emonb.demo import open_corpora
-    return {name: dict(clips=len(part), fingerprint=digest(part[['clip', 'digest']].values))
-            for name, part in open_corpora(corpora, 'quick').groupby('corpus')} # whole, whatever the profile
+    "Number of clips and a digest of names, labels, sound and films, for each corpus."
+    return {name: dict(clips=len(part), fingerprint=digest([part.drop(columns=['path', 'video']).values, _film_digest(part.video)]))
+            for name, part in _of('demo').open_corpora(corpora, 'quick').groupby('corpus')} # whole, whatever the profile
 
 # %% ../nbs/15_reproduce.ipynb #1d1dd5e0
 def reproduce(
@@ -126,7 +166,7 @@ def reproduce(
     pick_device(device)
     if scheduler: _reached(scheduler)
     folder = os.environ.get('EMONB_DATA') and data_dir() if corpora in ('auto', 'demo') else Path(corpora).expanduser().resolve()
-    with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir(), EMONB_SCHEDULER=scheduler):
+    with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir(), EMONB_SCHEDULER=scheduler, EMONB_DRIVER=os.getpid()):
         counts = _fingerprints(corpora if corpora == 'demo' else 'auto')
         demo = all(name.startswith('demo-') for name in counts)
         if demo and not os.environ.get('EMONB_PROFILE'): profile = profile or 'smoke' # nothing is concluded from them
@@ -144,28 +184,31 @@ def reproduce(
 # %% ../nbs/15_reproduce.ipynb #ac10b172
 def _run_notebooks(paths, folder, given, fingerprint):
     "Run each notebook that is not done and whose needs did not fail; note each outcome in the manifest at once."
-    needed, outcomes = needs(), {}
+    needed, outcomes, kind = needs(), {}, pick_device(given['device']).type
     for number, (stem, path) in enumerate(paths.items(), 1):
-        parameters = _parameters(path, given)
-        key, before = _state_key(stem, parameters, fingerprint, folder), read_manifest(folder).get('notebooks', {})
+        before, parameters = read_manifest(folder).get('notebooks', {}), _parameters(path, given)
+        _only_known_claims(folder, before)
+        key = _state_key(stem, {**parameters, 'device': kind}, fingerprint, folder, before)
         broken = [other for other in needed[stem] if outcomes.get(other, {}).get('status', 'done') != 'done']
         print(f'[{number}/{len(paths)}] {stem:<18}', end=' ', flush=True)
-        if broken: state = dict(status='skipped', error=f'needs {broken[0]}, which did not end well')
-        elif _is_done(before.get(stem), key, folder/'notebooks'/path.name): state = before[stem]
-        else:
-            (folder/'claims'/f'{stem}.csv').unlink(missing_ok=True) # what an earlier run said does not outlive it
-            began = time.monotonic()
-            error = _execute(path, folder/'notebooks'/path.name, parameters)
-            state = dict(status='failed' if error else 'done', error=error, key=key, seconds=round(time.monotonic() - began, 1),
-                         **{name: value for name, value in provenance().items() if name in ('made', 'commit')})
+        again = not broken and _is_done(before.get(stem), key, folder)
+        if not again: _forget(folder, stem, before.get(stem))
+        if again: state = before[stem]
+        elif broken: state = dict(status='skipped', error=f'needs {broken[0]}, which did not end well')
+        else: state = dict(key=key, **_ran(stem, path, folder, parameters))
         write_manifest(folder, notebooks={**before, stem: state})
-        again = state is before.get(stem)
         print('done before' if again else f"{state['status']:<7} {state.get('seconds', 0):7.1f} s  {state['error'] or ''}", flush=True)
         outcomes[stem] = state
+    _only_known_claims(folder, read_manifest(folder).get('notebooks', {}))
     return outcomes
 
-def _is_done(state, key, executed):
-    return bool(state) and state['status'] == 'done' and state.get('key') == key and executed.exists()
+def _ran(stem, path, folder, parameters):
+    "Run one notebook; its state for the manifest."
+    marks, began = _marks(folder), time.monotonic()
+    error = _execute(path, folder/'notebooks'/path.name, parameters)
+    if error: _forget(folder, stem, None) # what it claimed
+    made = {name: value for name, value in provenance().items() if name in ('made', 'commit')}
+    return dict(status='failed' if error else 'done', error=error, seconds=round(time.monotonic() - began, 1), **made, files=_written(folder, marks))
 
 # %% ../nbs/15_reproduce.ipynb #dc47972a
 def _summary(path, name, states):
@@ -233,12 +276,12 @@ def _parser():
 
 # %% ../nbs/15_reproduce.ipynb #70960790
 def _use(add): # the commands for one's own recordings
-    model = dict(type=Path, help='file of a recognizer (default: the one that emonb train or a run made last)')
+    model = dict(type=Path, help='file of a recognizer (default: recognizer.safetensors in runs/, where emonb train puts it, or else in runs/paper or runs/quick)')
     p = add('train', _train, 'train a recognizer on labelled recordings')
     p.add_argument('source', type=Path, help='a folder of corpora, or a CSV file with the columns path,emotion,speaker')
     p.add_argument('--output', type=Path, help='file to write (default: recognizer.safetensors in runs/)')
-    p.add_argument('--network', choices=['R2', 'R1'], default='R2', help='small, or thirty times as much work (default: %(default)s)')
-    p.add_argument('--epochs', type=int, default=15, help='(default: %(default)s)')
+    p.add_argument('--network', choices=['R2', 'R2+LSTM'], default='R2', help='each chunk by itself, or in the light of those before it (default: %(default)s)')
+    p.add_argument('--epochs', type=int, default=15, help='of R2; an LSTM is trained for three times as many (default: %(default)s)')
     p.add_argument('--protocol', choices=['speaker', 'clip'], default='speaker', help='what is not shared when it is tested (default: %(default)s)')
     p.add_argument('--device', default='auto', help='cpu, cuda or auto (default: %(default)s)')
     p = add('predict', _predict, 'say the emotion of a file, or of each file in a folder, over time')
@@ -247,7 +290,7 @@ def _use(add): # the commands for one's own recordings
     p.add_argument('--csv', help='file for the course over time; - for standard output')
     p.add_argument('--json', help='the same as JSON, with the answers')
     p.add_argument('--picture', type=Path, help='file for waveform, spectrogram and probabilities; for a folder, a folder')
-    p.add_argument('--jobs', type=int, help='processes (default: one a core)')
+    p.add_argument('--jobs', type=int, help='how many files at once (default: one a core)')
     p = add('listen', _listen, 'show live what the microphone hears')
     p.add_argument('--model', **model)
     p.add_argument('--input', help='number or name of the microphone')
@@ -263,46 +306,29 @@ def _command(commands, name, do, help):
     return parser
 
 # %% ../nbs/15_reproduce.ipynb #98b4e654
-def _reproduce(o):
-    return min(1, reproduce(o.profile, o.corpora, o.output, o.device, o.seeds, o.notebooks, o.scheduler))
+def _reproduce(o): return min(1, reproduce(o.profile, o.corpora, o.output, o.device, o.seeds, o.notebooks, o.scheduler))
 
-def _train(o):
-    from emonb.recognizer import train_command
-    train_command(o.source, o.output, o.network, o.epochs, o.protocol, o.device)
+def _train(o): _of('recognizer').train_command(o.source, o.output, o.network, o.epochs, o.protocol, o.device)
 
-def _predict(o):
-    from emonb.predict import predict_command
-    return predict_command(o.path, o.model, o.csv, o.json, o.picture, o.jobs)
+def _predict(o): return _of('predict').predict_command(o.path, o.model, o.csv, o.json, o.picture, o.jobs)
 
-def _listen(o):
-    from emonb.predict import listen_command
-    return listen_command(o.model, o.input, o.rate, o.seconds)
+def _listen(o): return _of('predict').listen_command(o.model, o.input, o.rate, o.seconds)
 
-def _export(o):
-    from emonb.export import export_onnx
-    from emonb.recognizer import load_recognizer
-    export_onnx(load_recognizer(o.model), o.output)
+def _export(o): _of('export').export_onnx(_of('recognizer').load_recognizer(o.model), o.output)
 
 # %% ../nbs/15_reproduce.ipynb #c38cfef9
 def _report(o):
-    from emonb.results import compare_runs, report
     if len(o.runs) > 2: raise EmonbError('report: compares two runs at most; give one or two folders')
-    if len(o.runs) == 1: return print(report(o.runs[0]), end='')
-    differs = compare_runs(*o.runs)
+    if len(o.runs) == 1: return print(_of('results').report(o.runs[0]), end='')
+    differs = _of('results').compare_runs(*o.runs)
     print(differs.round(4).to_string(index=False) if len(differs) else 'Both runs say the same.')
 
-def _check(o):
-    from emonb.core import data_dir
-    from emonb.integrity import check_text
-    print(check_text(o.folder or data_dir()))
+def _check(o): print(_of('integrity').check_text(o.folder or data_dir()))
 
-def _get(o):
-    from emonb.download import get
-    get(o.name)
+def _get(o): _of('download').get(o.name)
 
 def _audit(o):
-    from emonb.audit import audit_csv
-    text, kept = audit_csv(o.csv, o.promise)
+    text, kept = _of('audit').audit_csv(o.csv, o.promise)
     print(text)
     return 0 if kept else 1
 

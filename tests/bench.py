@@ -5,7 +5,7 @@ import json, os, statistics, subprocess, sys, tempfile, time
 
 from emonb.data import describe
 from emonb.demo import open_corpora
-from tests import bench_augmentation, bench_features, bench_lstm, bench_streaming, bench_training
+from tests import bench_augmentation, bench_features, bench_lstm, bench_replicas, bench_streaming, bench_training
 
 
 def seconds(command, repeats=5):
@@ -60,4 +60,4 @@ if __name__ == '__main__':
     start_up()
     bench_features.main()
     whole_corpora()
-    for bench in (bench_training, bench_augmentation, bench_lstm, bench_streaming): bench.main()
+    for bench in (bench_training, bench_replicas, bench_augmentation, bench_lstm, bench_streaming): bench.main()

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest
 
-from emonb import experiments, reproduce as driver
-from emonb.cluster import connect
+from emonb import core, experiments, reproduce as driver
+from emonb.cluster import _opened, _packed, connect, spread
 from emonb.cnns import build, specs
 from emonb.core import EmonbError, cache_dir
 from emonb.experiments import run_experiments, search
@@ -136,6 +136,25 @@ def test_a_cluster_that_is_lost_is_said_and_the_next_run_goes_on(cluster, data, 
     monkeypatch.delenv('EMONB_SCHEDULER')
     train(data, epochs=12)
     assert len(finished()) == 5 and before.items() <= finished().items()
+
+def test_a_connection_that_was_lost_between_experiments_is_said_and_made_again(cluster):
+    cluster.add()
+    connect(cluster.address).close()
+    with pytest.raises(EmonbError, match='the connection is lost'): spread(abs, [(-1,)])
+    assert spread(abs, [(-1,)]) == [1]
+
+def test_an_input_that_was_damaged_in_the_cache_is_not_opened(monkeypatch, tmp_path):
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path))
+    core._verified.clear()
+    array = np.random.default_rng(0).normal(size=2**18)
+    packed = _packed(array)
+    assert np.array_equal(_opened(packed), array)
+    content = bytearray((tmp_path/packed.file).read_bytes())
+    content[-1] ^= 1
+    (tmp_path/packed.file).write_bytes(content)
+    core._verified.clear() # as in another process
+    with pytest.raises(EmonbError, match='is neither in the cache nor in EMONB_STORE'): _opened(packed)
+    assert np.array_equal(_opened(_packed(array)), array)
 
 def test_a_run_on_a_cluster_that_is_not_there_stops_at_once(capsys, monkeypatch):
     assert driver.main(['reproduce', '--scheduler', 'tcp://127.0.0.1:9']) == 1

@@ -1,5 +1,5 @@
 "The cache and the run folder under faults: what their notebook cannot show."
-import errno, json, os, signal, subprocess, sys, time
+import errno, json, os, signal, subprocess, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -83,6 +83,13 @@ def test_a_damaged_manifest_says_so(tmp_path):
     (tmp_path/'manifest.json').write_text('{"half')
     with pytest.raises(EmonbError, match='manifest.json: is damaged'): write_manifest(tmp_path, more=1)
 
+def test_claims_without_parts_are_no_claims(tmp_path):
+    run = Run(tmp_path)
+    run.claims('07_baselines', pd.DataFrame(dict(claim=['x'], ours=[.5])))
+    (tmp_path/'claims'/'07_baselines.csv').unlink()
+    run.join_claims()
+    assert not (tmp_path/'claims.csv').exists()
+
 def test_claims_are_those_of_all_notebooks(tmp_path):
     run = Run(tmp_path)
     for name in ('08_cnns', '07_baselines'): run.claims(name, pd.DataFrame(dict(claim=[name], ours=[0.5])))
@@ -103,7 +110,7 @@ def two_caches(tmp_path, monkeypatch):
     monkeypatch.setenv('EMONB_STORE', f"file://{tmp_path/'store'}")
     def on(machine):
         monkeypatch.setenv('EMONB_CACHE', str(tmp_path/machine))
-        core._verified.clear()
+        core._verified.clear(); core._sent.clear()
     return on
 
 def counted(folder):
@@ -120,21 +127,71 @@ def test_what_one_machine_made_the_other_fetches(two_caches, tmp_path):
     two_caches('third')
     assert content(core.fetched('kind', made.name)) == content(made)
 
-@pytest.mark.parametrize('damage', ['changed', 'missing', 'unfinished', 'escaping'])
+damages = ['changed', 'empty', 'missing', 'unfinished', 'escaping', 'no JSON', '[1, 2]', '7', 'null', '"text"', '{"": 1}', '{"deep": [1, "x"], "deep/x.bin": [1, "x"]}', '\\x00']
+
+@pytest.mark.filterwarnings('ignore:.*is damaged in EMONB_STORE')
+@pytest.mark.parametrize('damage', damages)
 def test_a_damaged_store_is_made_good(two_caches, tmp_path, damage):
     two_caches('one'); made = cached('kind', 'key', counted)
     there = tmp_path/'store'/'kind'/made.name
     if damage == 'changed': (there/'y.txt').write_text('z')
-    if damage == 'missing': (there/'deep'/'x.bin').write_bytes(b'')
-    if damage == 'unfinished': (there/'checksums.json').unlink()
-    if damage == 'escaping': (there/'checksums.json').write_text(json.dumps({'../../escaped.txt': [1, 'x']})); (tmp_path/'store'/'escaped.txt').write_text('!')
+    elif damage == 'empty': (there/'deep'/'x.bin').write_bytes(b'')
+    elif damage == 'missing': (there/'deep'/'x.bin').unlink()
+    elif damage == 'unfinished': (there/'checksums.json').unlink()
+    elif damage == 'escaping': (there/'checksums.json').write_text(json.dumps({'../../escaped.txt': [1, 'x']})); (tmp_path/'store'/'escaped.txt').write_text('!')
+    else: (there/'checksums.json').write_text(damage)
     two_caches('other'); again = cached('kind', 'key', counted)
     two_caches('third'); third = cached('kind', 'key', counted)
     assert content(again) == content(third) != content(made) and not list((tmp_path/'other').rglob('escaped*'))
+
+def test_what_a_cache_held_before_there_was_a_store_is_sent(two_caches, tmp_path, monkeypatch):
+    two_caches('one')
+    with monkeypatch.context() as alone:
+        alone.delenv('EMONB_STORE'); made = cached('kind', 'key', counted)
+    assert not (tmp_path/'store').exists()
+    cached('kind', 'key', counted)
+    two_caches('other')
+    assert content(core.fetched('kind', made.name)) == content(made)
+
+def test_a_store_that_fails_while_it_is_written_costs_nothing(two_caches, tmp_path, monkeypatch):
+    from fsspec.implementations.local import LocalFileSystem
+    two_caches('one')
+    def fails(*_): raise OSError(errno.EACCES, 'Permission denied')
+    with monkeypatch.context() as broken:
+        broken.setattr(LocalFileSystem, 'put_file', fails)
+        with pytest.raises(EmonbError, match='^EMONB_STORE=file://.*cannot be used .*what was finished is kept'): cached('kind', 'key', counted)
+    def never(folder): raise AssertionError('made twice')
+    made = cached('kind', 'key', never)
+    two_caches('other')
+    assert content(cached('kind', 'key', never)) == content(made)
+
+def test_a_fault_of_a_file_that_was_read_is_not_said_of_the_cache(cache, tmp_path):
+    def wrong(folder): raise PermissionError(errno.EACCES, 'Permission denied', str(tmp_path/'data'/'clip.wav'))
+    with pytest.raises(PermissionError, match='clip.wav'): cached('wrong', 'key', wrong)
 
 def test_a_store_that_cannot_be_reached_is_one_clear_line(two_caches, monkeypatch):
     two_caches('one')
     with pytest.raises(EmonbError, match='is neither in the cache nor in EMONB_STORE'): core.fetched('kind', 'name')
     for url in ('nothing://x', f'file://{__file__}/x'):
         monkeypatch.setenv('EMONB_STORE', url)
-        with pytest.raises((EmonbError, NotADirectoryError), match='EMONB_STORE|not a folder|a file stands'): cached('kind', url, counted)
+        with pytest.raises(EmonbError, match='^EMONB_STORE=') as caught: cached('kind', url, counted)
+        assert '\n' not in str(caught.value)
+
+def test_a_store_on_a_real_server(two_caches, tmp_path, monkeypatch):
+    pytest.importorskip('pyftpdlib')
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.servers import ThreadedFTPServer
+    (tmp_path/'served').mkdir()
+    handler = type('Handler', (FTPHandler,), dict(authorizer=DummyAuthorizer()))
+    handler.authorizer.add_user('emonb', 'word', str(tmp_path/'served'), perm='elradfmwMT')
+    server = ThreadedFTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv('EMONB_STORE', f'ftp://emonb:word@127.0.0.1:{server.address[1]}/store')
+    two_caches('one'); made = cached('kind', 'key', counted)
+    two_caches('other'); assert content(cached('kind', 'key', counted)) == content(made)
+    (tmp_path/'served'/'store'/'kind'/made.name/'y.txt').write_text('z')
+    two_caches('third')
+    with pytest.warns(UserWarning, match='is damaged in EMONB_STORE'): again = cached('kind', 'key', counted)
+    two_caches('fourth'); assert content(cached('kind', 'key', counted)) == content(again) != content(made)
+    server.close_all()

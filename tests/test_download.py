@@ -535,6 +535,14 @@ def test_record_that_is_not_understood(web, near, tmp_path, record):
     assert line(refused, tmp_path) and left(tmp_path/'data') == []
 
 
+def test_record_left_by_a_killed_call_is_not_believed(web, near, tmp_path):
+    near.serve(('Audio.zip', zipped(tmp_path/'x.zip', {'a.wav': content[:1000]}).read_bytes()))
+    near.source('ravdess', files=('Audio.zip',), record=7)
+    data = tmp_path/'data'; data.mkdir()
+    for name in ('zenodo-7.json', 'zenodo-7.json.part'): (data/name).write_text('{"files": []}')
+    assert names(get('ravdess', data)) == ['a.wav'] and left(data) == ['ravdess']
+
+
 def test_record_that_leads_elsewhere(web, near, tmp_path):
     near.serve(('Audio.zip', b'something'), links={'self': 'https://elsewhere.net/Audio.zip'})
     with pytest.raises(EmonbError, match='https://elsewhere.net/Audio.zip: is not on'): get('ravdess', tmp_path/'data')

@@ -1,11 +1,14 @@
 "What happens to a whole run when it is killed, doubled, or its surroundings change: the same claims, or one clear line."
-import os, random, signal, subprocess, sys, time
+import contextlib, os, random, shlex, signal, subprocess, sys, time
 
-import nbformat, pandas as pd, pytest
+import nbformat, psutil, pytest, torch
+from filelock import FileLock, Timeout
 from nbformat.v4 import new_code_cell, new_notebook
 
-from emonb.core import read_manifest
+from emonb import core
+from emonb.core import EmonbError, cached, read_manifest
 from emonb.demo import plan, write_clip
+from emonb.training import read_checkpoint, write_checkpoint
 
 kills = int(os.environ.get('EMONB_KILLS', 4)) # make faults: 20
 parameters = 'corpora = "auto"\nrun = None\nprofile = None'
@@ -16,10 +19,12 @@ chunks = chunk_features(open_corpora(corpora, 'quick'))
 store = start_run(run, get_profile(profile))'''
 listed = "store.table('chunks', chunks.table[['clip', 'start', 'emotion']])"
 trained = '''import pandas as pd
+from emonb import training
+training.checkpoint_seconds = 0 # after each epoch
 from emonb.cnns import build, specs
 from emonb.experiments import run_folds
 from emonb.training import Settings
-fits = run_folds('R2', lambda: build(specs['R2']), chunks, 'clip', 'clip', Settings(epochs=4, batch=16, device='cpu'), folds=2)
+fits = run_folds('R2', lambda: build(specs['R2']), chunks, 'clip', 'clip', Settings(epochs=10, batch=16, device='cpu'), folds=2)
 found = store.predictions('r2', pd.concat([fitted.predictions for _, fitted in fits], ignore_index=True))
 score = found[found.split == 'test'].filter(like='p_').max(axis=1).mean()
 store.claims('01_train', pd.DataFrame([dict(claim='confidence', ours=score, verdict='reproduced')]))'''
@@ -36,56 +41,101 @@ def house(tmp_path):
         nbformat.write(notebook, tmp_path/'nbs'/f'{name}.ipynb')
     return tmp_path
 
-def start(house, output, cache):
-    code = ('import sys; from pathlib import Path; from emonb import reproduce; reproduce.root = lambda: Path(sys.argv[1]); '
+def command(house, output):
+    code = ('import os, sys; from pathlib import Path; from emonb import core, reproduce; reproduce.root = lambda: Path(sys.argv[1]); '
+            'core.patience = float(os.environ.get("PATIENCE", 60)); '
             'sys.exit(reproduce.main(["reproduce", "--profile", "smoke", "--corpora", f"{sys.argv[1]}/corpora", "--output", sys.argv[2]]))')
-    environment = {**os.environ, 'EMONB_CACHE': str(house/cache), 'OMP_NUM_THREADS': '1'}
-    return subprocess.Popen([sys.executable, '-c', code, str(house), str(house/output)], env=environment, text=True, start_new_session=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return [sys.executable, '-c', code, str(house), str(house/output)]
 
-def finish(house, output, cache):
-    process = start(house, output, cache)
-    said, error = process.communicate(timeout=120)
+def environment(house, cache, **more): return {**os.environ, 'EMONB_CACHE': str(house/cache), 'OMP_NUM_THREADS': '1', **more}
+
+def start(house, output, cache, **more):
+    return subprocess.Popen(command(house, output), env=environment(house, cache, **more), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+def finish(house, output, cache, **more):
+    process = start(house, output, cache, **more)
+    said, error = process.communicate(timeout=300)
     return process.returncode, said, error.strip().splitlines()[-1:] or ['']
 
 def results(house, output):
-    return {file.relative_to(house/output).as_posix(): file.read_bytes() for kind in ('claims.csv', 'tables/*', 'predictions/*')
+    return {file.relative_to(house/output).as_posix(): file.read_bytes() for kind in ('claims.csv', 'claims/*', 'tables/*', 'predictions/*')
             for file in (house/output).glob(kind)}
 
+def family(process):
+    "A process and those that it has started, however they stand to its session."
+    with contextlib.suppress(psutil.NoSuchProcess):
+        head = psutil.Process(process.pid)
+        return [*head.children(recursive=True), head]
+    return []
 
-def test_killed_anywhere_and_started_again_it_says_the_same(house):
+def kill(processes):
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess): each.kill()
+
+def waited(what, process, patience=120):
+    "Wait until `what()`, while `process` lives."
+    until = time.monotonic() + patience
+    while not what():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(.05)
+
+def held(file):
+    try:
+        with FileLock(file, timeout=0): return False
+    except Timeout: return True
+
+
+def test_killed_anywhere_and_started_again_it_says_the_same(house, record_property):
     began = time.monotonic()
     assert finish(house, 'undisturbed', 'cache')[0] == 0
-    usual, draw, done = time.monotonic() - began, random.Random(0), []
-    for _ in range(kills):
+    usual, draw, done, halves = time.monotonic() - began, random.Random(0), [], 0
+    for number in range(kills):
         process = start(house, 'killed', 'another cache')
         time.sleep(draw.uniform(.1, 1)*usual)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill(family(process) if number % 2 else family(process)[-1:]) # all processes, or the driver alone, and so the next one meets an orphan
+        process.wait()
         done.append(sum(state['status'] == 'done' for state in read_manifest(house/'killed').get('notebooks', {}).values()))
+        halves += any((house/'another cache'/'checkpoints').glob('[!.]*.safetensors'))
         if done[-1] == 2: # nothing left to kill: from the start, in a new cache
             for name in ('killed', 'another cache'): (house/name).rename(house/f'{name} {len(done)}')
             assert results(house, f'killed {len(done)}') == results(house, 'undisturbed')
-    print(f'killed {kills} times, with', *done, 'notebooks done')
+    print(f'killed {kills} times, with', *done, f'notebooks done; {halves} times a training was half done')
     assert finish(house, 'killed', 'another cache')[0] == 0
-    assert results(house, 'killed') == results(house, 'undisturbed') and len(results(house, 'killed')) == 3
+    assert results(house, 'killed') == results(house, 'undisturbed') and len(results(house, 'killed')) == 4
+    record_property('kill -9 of a run', kills); record_property('kill -9 in the middle of a training', halves)
 
-def test_two_runs_at_once_in_one_folder(house):
+def test_a_notebook_that_outlives_its_driver_does_not_write_beside_the_next(house, record_property):
+    first = start(house, 'run', 'cache')
+    waited(lambda: '00_list' in read_manifest(house/'run').get('notebooks', {}) and held(house/'run'/'.writer.lock'), first)
+    *kernels, driver = family(first)
+    for kernel in kernels: kernel.suspend() # it cannot notice
+    kill([driver]); first.wait()
+    try: status, _, error = finish(house, 'run', 'cache', PATIENCE='1')
+    finally:
+        for kernel in kernels: kernel.resume()
+    assert status == 1 and 'left by a run that was killed, is still at work there' in error[0]
+    assert finish(house, 'run', 'cache')[0] == 0 and len(results(house, 'run')) == 4
+    assert not any(kernel.is_running() for kernel in kernels)
+    record_property('a notebook that outlives its killed driver', 1)
+
+def test_two_runs_at_once_in_one_folder(house, record_property):
     first = start(house, 'both', 'cache')
-    while not (house/'both'/'manifest.json').exists(): time.sleep(.05)
+    waited((house/'both'/'manifest.json').exists, first)
     status, _, error = finish(house, 'both', 'cache')
     assert status == 1 and 'both: another run is at work there' in error[0]
-    first.communicate(timeout=120)
-    assert first.returncode == 0 and len(results(house, 'both')) == 3
+    first.communicate(timeout=300)
+    assert first.returncode == 0 and len(results(house, 'both')) == 4
+    record_property('two runs at once in one folder', 1)
 
-def test_two_runs_at_once_with_one_cache(house):
+def test_two_runs_at_once_with_one_cache(house, record_property):
     first, second = start(house, 'one', 'cache'), start(house, 'other', 'cache')
     for process in (first, second):
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
         assert process.returncode == 0
     assert results(house, 'one') == results(house, 'other')
+    record_property('two runs at once with one cache', 1)
 
-def test_a_corpus_that_changes_between_runs_and_clocks_that_jump(house):
+def test_a_corpus_that_changes_between_runs_and_dates_that_jump(house, record_property):
     assert finish(house, 'run', 'cache')[0] == 0
     before = results(house, 'run')
     for year, file in zip((1, 4e9), sorted((house/'corpora').rglob('*.wav'))): os.utime(file, (year, year)) # 1970 and 2096
@@ -97,6 +147,92 @@ def test_a_corpus_that_changes_between_runs_and_clocks_that_jump(house):
     status, said, _ = finish(house, 'run', 'cache')
     assert status == 0 and 'done before' not in said and results(house, 'run').keys() == before.keys()
     assert results(house, 'run')['claims.csv'] != before['claims.csv']
+    record_property('dates of files in 1970 and 2096', 1); record_property('a corpus that changes between runs', 1)
+
+def test_a_clock_that_jumps_during_a_run(house, record_property):
+    (house/'clock').mkdir()
+    (house/'clock'/'sitecustomize.py').write_text('import random, time\nusual, draw = time.time, random.Random()\n'
+                                                  'time.time = lambda: usual() + draw.choice([-1e8, -3600, 0, 3600, 1e9])\n')
+    asked = subprocess.run([sys.executable, '-c', 'import time; print(time.time.__name__)'], env={**os.environ, 'PYTHONPATH': str(house/'clock')},
+                           capture_output=True, text=True).stdout
+    if 'lambda' not in asked: pytest.skip('this Python does not take our clock')
+    assert finish(house, 'usual', 'cache')[0] == 0
+    status, said, error = finish(house, 'jumping', 'another cache', PYTHONPATH=str(house/'clock'))
+    assert status == 0 and results(house, 'jumping') == results(house, 'usual'), (said, error)
+    record_property('a clock that jumps during a run', 1)
+
+def test_files_of_a_finished_run_that_are_changed_or_lost(house, record_property):
+    assert finish(house, 'run', 'cache')[0] == 0
+    whole, draw = results(house, 'run'), random.Random(0)
+    for name, content in whole.items():
+        changed = bytearray(content); changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+        (house/'run'/name).write_bytes(changed)
+    assert finish(house, 'run', 'cache')[0] == 0 and results(house, 'run') == whole
+    for name in whole: (house/'run'/name).unlink()
+    assert finish(house, 'run', 'cache')[0] == 0 and results(house, 'run') == whole
+    record_property('files of a run with a flipped bit, or lost', 2*len(whole))
+
+flips = 200
+
+def flipped(file, draw):
+    "Turn one bit over; what stood there before."
+    content = file.read_bytes()
+    changed = bytearray(content); changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    file.write_bytes(changed)
+    return content
+
+def test_flipped_bits_in_the_cache(tmp_path, monkeypatch, record_property):
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path))
+    draw, contents = random.Random(0), {name: random.Random(name).randbytes(3000) for name in ('a.bin', 'b.bin')}
+    def make(folder):
+        for name, content in contents.items(): (folder/name).write_bytes(content)
+    for number in range(flips):
+        folder = cached('flipped', 'key', make)
+        assert {name: (folder/name).read_bytes() for name in contents} == contents
+        flipped(folder/['a.bin', 'b.bin', 'checksums.json'][number % 3], draw)
+        core._verified.clear() # as in a new process
+    assert {name: (cached('flipped', 'key', make)/name).read_bytes() for name in contents} == contents
+    record_property('a flipped bit in the cache', flips)
+
+def test_flipped_bits_in_checkpoints(tmp_path, record_property):
+    draw, file, tensors = random.Random(0), tmp_path/'x.safetensors', dict(a=torch.randn(30, 20), b=torch.arange(9))
+    write_checkpoint(file, tensors, [dict(epoch=1)])
+    for _ in range(flips):
+        whole = flipped(file, draw)
+        try: found, notes = read_checkpoint(file)
+        except EmonbError: pass
+        else: assert notes == [dict(epoch=1)] and all(tensors[name].equal(found[name]) for name in tensors) # the bit meant nothing
+        file.write_bytes(whole)
+    record_property('a flipped bit in a checkpoint', flips)
+
+def namespaced(house, script):
+    "Run a script that may mount; what it prints."
+    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True).returncode: pytest.skip('mounting is not permitted here')
+    done = subprocess.run(['unshare', '-rm', 'sh', '-c', script], capture_output=True, text=True, timeout=600, cwd=house)
+    return done.stdout + done.stderr
+
+def run_in(house, output, cache): return f"EMONB_CACHE={shlex.quote(str(house/cache))} OMP_NUM_THREADS=1 {shlex.join(command(house, output))}; echo status $?"
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='mounts a disk as Linux does')
+@pytest.mark.parametrize('place, kilobytes', [('output', 8), ('output', 60), ('cache', 100), ('cache', 6000)])
+def test_a_disk_that_is_full(house, place, kilobytes, record_property):
+    assert finish(house, 'usual', 'cache')[0] == 0
+    (house/'small').mkdir()
+    run = run_in(house, *dict(output=('small/run', 'cache'), cache=('run', 'small/cache'))[place])
+    said = namespaced(house, f"mount -t tmpfs -o size={kilobytes}k tmpfs small || exit\n{run}\nmount -o remount,size=200m small\n{run}\ncp -r {'small/run' if place == 'output' else 'run'} kept")
+    first, second = said.split('status ')[:2]
+    assert second.startswith('1') and 'Traceback' not in first and ('no space is left' in first or 'No space left' in first), said
+    assert said.split('status ')[2].startswith('0') and results(house, 'kept') == results(house, 'usual'), said # with more room it goes on
+    record_property(f'a full disk under the {place}', 1)
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='mounts a folder as Linux does')
+@pytest.mark.parametrize('place', ['run', 'cache'])
+def test_a_folder_that_is_read_only(house, place, record_property):
+    assert finish(house, 'run', 'cache')[0] == 0
+    before = results(house, 'run')
+    said = namespaced(house, f"mount --bind {place} {place} && mount -o remount,ro,bind {place} || exit\n{run_in(house, 'run', 'cache')}")
+    assert 'status 1' in said and 'it is read-only' in said and 'Traceback' not in said and results(house, 'run') == before, said
+    record_property(f"a read-only {'output' if place == 'run' else place}", 1)
 
 def test_folders_that_cannot_be_written(house):
     (house/'taken').write_text('a file stands here')

@@ -1,11 +1,14 @@
 "The driver: order, failure, resumption, the command line."
-import os, signal, subprocess, sys, time
+import errno, os, signal, subprocess, sys, time
+from types import SimpleNamespace
 
 import nbformat, pandas as pd, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from emonb import reproduce as driver
 from emonb.core import read_manifest
+from emonb.demo import plan, write_clip
+from emonb.recognizer import load_recognizer, networks
 
 
 def notebook(module, *code, needs=()):
@@ -15,6 +18,13 @@ def notebook(module, *code, needs=()):
     return new_notebook(cells=cells)
 
 count = 'from pathlib import Path; n = Path("count_{0}"); n.write_text(str(int(n.read_text()) + 1) if n.exists() else "1")'
+
+writes = '''import os, pandas as pd
+from pathlib import Path
+from emonb.core import Run
+out = Run(Path(os.environ['EMONB_RUNS'])/'out')
+out.table('d', pd.DataFrame(dict(x=[5])))
+out.claims('03_d', pd.DataFrame(dict(claim=['x'], ours=[.5], verdict=['partly'])))'''
 
 @pytest.fixture
 def house(tmp_path, monkeypatch):
@@ -26,6 +36,8 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, '_fingerprints', lambda corpora: {'demo-emodb': dict(clips=1, fingerprint=os.environ.get('EMONB_DATA', corpora))})
     monkeypatch.setenv('EMONB_RUNS', str(tmp_path/'runs'))
     return nbs
+
+def results(out): return sorted(file.relative_to(out).as_posix() for file in out.rglob('[!.]*') if file.is_file() and file.name != 'manifest.json')
 
 def times(house, name): return int((house/f'count_{name}').read_text())
 
@@ -71,14 +83,90 @@ def test_publish_takes_outputs_over_and_refuses_those_of_other_code(house, tmp_p
     with pytest.raises(driver.EmonbError, match='was made from other code'): driver.publish(tmp_path/'out')
 
 def test_results_of_an_earlier_run_do_not_outlive_their_notebook(house, tmp_path):
+    nbformat.write(notebook('d', writes), house/'03_d.ipynb')
     driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
-    (tmp_path/'out'/'claims').mkdir()
-    (tmp_path/'out'/'claims'/'03_d.csv').write_text('claim\nold\n')
     driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
-    assert (tmp_path/'out'/'claims'/'03_d.csv').exists()  # done before, and so its claims
+    assert results(tmp_path/'out') == ['claims.csv', 'claims/03_d.csv', 'notebooks/03_d.ipynb', 'tables/d.csv'] # done before
+    nbformat.write(notebook('d', writes, '1/0'), house/'03_d.ipynb')
+    driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    assert results(tmp_path/'out') == ['notebooks/03_d.ipynb', 'tables/d.csv'] # it shows the error; what it claimed does not count
     nbformat.write(notebook('d', '1/0'), house/'03_d.ipynb')
     driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
-    assert not (tmp_path/'out'/'claims'/'03_d.csv').exists()
+    assert results(tmp_path/'out') == ['notebooks/03_d.ipynb']
+
+@pytest.mark.parametrize('damage', ['flip', 'delete'])
+@pytest.mark.parametrize('name', ['tables/d.csv', 'claims/03_d.csv', 'notebooks/03_d.ipynb'])
+def test_a_notebook_whose_files_are_not_as_it_wrote_them_runs_again(house, tmp_path, name, damage):
+    out, run = tmp_path/'out', lambda: driver.reproduce('smoke', output=tmp_path/'out', only=['00', '03'])
+    nbformat.write(notebook('d', count.format('d'), writes), house/'03_d.ipynb')
+    run()
+    before = {name: (out/name).read_bytes() for name in ('claims.csv', 'tables/d.csv', 'claims/03_d.csv')}
+    if damage == 'flip': (out/name).write_bytes((out/name).read_bytes().replace(b'5', b'4'))
+    else: (out/name).unlink()
+    run(); run()
+    assert (times(house, 'a'), times(house, 'd')) == (1, 2) and all((out/name).read_bytes() == content for name, content in before.items())
+
+def test_claims_are_put_together_anew_by_each_run(house, tmp_path):
+    out, run = tmp_path/'out', lambda: driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    nbformat.write(notebook('d', count.format('d'), writes), house/'03_d.ipynb')
+    run()
+    whole = (out/'claims.csv').read_bytes()
+    for damage in (lambda: (out/'claims.csv').unlink(), lambda: (out/'claims.csv').write_text('claim,ours,verdict\nx,0.9,reproduced\n'),
+                   lambda: (out/'claims'/'99_gone.csv').write_text('claim,ours\ny,1\n'), lambda: (out/'claims'/'99_gone.csv').write_text('')):
+        damage(); run()
+        assert (out/'claims.csv').read_bytes() == whole and times(house, 'd') == 1
+
+def test_what_was_done_on_another_kind_of_device_is_not_done(house, tmp_path, monkeypatch):
+    run = lambda: driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    run()
+    monkeypatch.setattr(driver, 'pick_device', lambda name: SimpleNamespace(type='cuda'))
+    run(); run()
+    assert times(house, 'd') == 2
+
+def test_labels_and_films_belong_to_the_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setenv('EMONB_DATA', str(tmp_path/'corpora'))
+    for row in plan().query("corpus == 'emodb'").head(2).to_dict('records'): write_clip(tmp_path/'corpora', row)
+    film = plan().query("corpus == 'enterface'").iloc[-1].to_dict(); write_clip(tmp_path/'corpora', film)
+    files = sorted(file.relative_to(tmp_path/'corpora') for file in (tmp_path/'corpora').rglob('*.wav'))
+    def listed(emotion): (tmp_path/'corpora'/'own.csv').write_text('path,emotion,speaker\n' + ''.join(f'{file},{emotion},me\n' for file in files))
+    look = lambda: {name: each['fingerprint'] for name, each in driver._fingerprints('auto').items()}
+    listed('anger'); first = look()
+    listed('sadness'); relabelled = look()
+    assert first['own'] != relabelled['own'] and first['enterface'] == relabelled['enterface']
+    file = tmp_path/'corpora'/film['path']
+    os.utime(file, (1, 1))
+    assert look() == relabelled # what counts is the content
+    content = bytearray(file.read_bytes())
+    at = content.index(b'00dc') + 200; content[at] ^= 1 # in the first picture
+    file.write_bytes(content)
+    changed = look()
+    assert changed['enterface'] != relabelled['enterface'] and changed['own'] == relabelled['own']
+
+@pytest.mark.parametrize('network', ['R2', 'R2+LSTM'])
+def test_train_on_a_list_of_recordings(tmp_path, monkeypatch, capsys, network):
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
+    rows = plan().query("corpus == 'emodb' and emotion in ('anger', 'sadness')").groupby('emotion').head(10).to_dict('records')
+    for row in rows: write_clip(tmp_path, row)
+    lines = [f"{row['path']},{row['emotion']},{row['speaker'].split('/')[1]}" for row in rows]
+    (tmp_path/'mine.csv').write_text('\n'.join(['path,emotion,speaker', *lines]) + '\n')
+    assert driver.main(['train', str(tmp_path/'mine.csv'), '--network', network, '--epochs', '1', '--protocol', 'clip',
+                        '--output', str(tmp_path/'mine.safetensors'), '--device', 'cpu']) == 0
+    assert load_recognizer(tmp_path/'mine.safetensors').about['network'] == network and f'{network}, trained on mine 20 clips' in capsys.readouterr().out
+
+def test_the_networks_that_can_be_trained_are_those_that_are_offered(capsys):
+    with pytest.raises(SystemExit): driver.main(['train', 'x.csv', '--network', 'none'])
+    assert f"(choose from {', '.join(networks)})" in capsys.readouterr().err.replace("'", '')
+
+@pytest.mark.parametrize('left', [None, '{"cells": [', ''])
+def test_a_disk_that_fills_while_a_copy_is_written_is_one_line(house, tmp_path, monkeypatch, capsys, left):
+    import papermill
+    def full(path, output, *_, **__):
+        if left is not None: output.write_text(left)
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(papermill, 'execute_notebook', full)
+    assert driver.main(['reproduce', '--profile', 'smoke', '--output', str(tmp_path/'out'), '--notebooks', '03']) == 1
+    assert 'notebooks/03_d.ipynb: no space is left' in capsys.readouterr().err
 
 def test_a_relative_folder_is_the_same_for_all_notebooks(house, tmp_path, monkeypatch):
     (tmp_path/'corpora').mkdir()
