@@ -74,13 +74,12 @@ def _compute(clips, hop, device, folder):
     import torch
     from joblib import Parallel, delayed
     count, hop_samples, threads = len(chunk_table(clips, hop)), round(hop*sample_rate), torch.get_num_threads()
-    jobs = (delayed(_clip_features)(path, digest, hop_samples, device) for path, digest in zip(clips.path, clips.digest))
-    features = Parallel(-1, prefer='threads', return_as='generator')(jobs)
+    jobs = [delayed(_clip_features)(path, digest, hop_samples, device) for path, digest in zip(clips.path, clips.digest)]
     try:
-        with open(folder/'spectrograms.npy', 'wb') as pictures, open(folder/'handbuilt.npy', 'wb') as numbers:
+        with open(folder/'spectrograms.npy', 'wb') as pictures, open(folder/'handbuilt.npy', 'wb') as numbers, Parallel(-1, prefer='threads') as side_by_side:
             _append(pictures, (count, 2, 64, 64)); _append(numbers, (count, len(handbuilt_names)))
-            for spectrograms, values in progress(features, 'features', len(clips)):
-                spectrograms.tofile(pictures); values.tofile(numbers)
+            for first in progress(range(0, len(jobs), 64), 'features'): # no more in memory than a slow disk has taken
+                for spectrograms, values in side_by_side(jobs[first:first + 64]): spectrograms.tofile(pictures); values.tofile(numbers)
     finally: torch.set_num_threads(threads)
 
 # %% ../nbs/04a_chunks.ipynb #200f1d5b

@@ -60,9 +60,10 @@ def run_jobs(
 ) -> list:     # for each job a list of `Experiment`, one a split
     """Trained at the first call, the cache's content after that; what was killed goes on. Trainings of all jobs run side by
     side: EMONB_WORKERS processes of one core each (all cores), or a cluster (06b_cluster). Errors as in `fit` and `spread`."""
-    keys, blocks = [_keys(job) for job in jobs], []
+    keys, blocks, asked = [_keys(job) for job in jobs], [], set()
     for job, names in zip(jobs, keys):
-        missing = [(split, key) for split, key in zip(job.splits, names) if not _is_there(key)]
+        missing = [(split, key) for split, key in zip(job.splits, names) if digest(key) not in asked and not _is_there(key)]
+        asked |= {digest(key) for _, key in missing}
         blocks += [(job.experiment, job.build, *job.data, *zip(*block), job.settings, job.snapshots) for block in _blocks(missing, job.settings)]
     if blocks: _side_by_side(_trained, blocks)
     found = [[_stored(key, job, split) for split, key in zip(job.splits, names)] for job, names in zip(jobs, keys)]

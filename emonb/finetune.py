@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Weights', 'imagenet', 'FaceNet', 'face_labels', 'picture_key', 'fingerprint', 'features', 'grey_dataset',
-           'build_classifier', 'own_split', 'run_protocol', 'neighbours', 'occlusion']
+           'build_classifier', 'own_split', 'protocol_job', 'neighbours', 'occlusion']
 
 # %% ../nbs/10a_finetune.ipynb #01b885f1
 import hashlib, inspect, itertools, os, re
@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import nn
 
 from .core import EmonbError, cached, pick_device, shown
-from .experiments import run_experiment
+from .experiments import Job
 from .face import Faces
 from .paper import emotions
 from .protocols import Split, check_split, linked, splits
@@ -211,18 +211,18 @@ def own_split(
     check_split(table, made)
     return made
 
-def run_protocol(
-    name: str, build: Callable, key, data: Dataset, # as in `run_experiment`
+def protocol_job(
+    name: str, build: Callable, key, data: Dataset, # as in `Job`
     table: pd.DataFrame,
     protocol: str,       # of 05a_protocols, or 'own split'
     settings: Settings,
     seeds: int = 1,
     folds: int = None,   # how many are run; None: all
-) -> list:               # of (`Split`, `Experiment`)
-    "Train and predict under one protocol; what is done already is not done again."
+) -> Job:
+    "A network under one protocol: a training for each seed and fold."
     made = [part for seed in range(seeds) for part in
             ([own_split(table, seed)] if protocol == 'own split' else itertools.islice(splits(table, protocol, seed), folds))]
-    return [(part, run_experiment(name, build, key, data, table, part, protocol, settings)) for part in made]
+    return Job(name, build, key, data, table, made, protocol, settings)
 
 # %% ../nbs/10a_finetune.ipynb #11338097
 def neighbours(

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['face_size', 'senses', 'columns', 'faces_at_middles', 'frame_of_chunk', 'as_bytes', 'brightness', 'av_rows', 'without',
-           'SenseCNN', 'AudioCNN', 'FaceCNN', 'scale_of', 'Fusion', 'built', 'train_fold', 'late', 'log_posteriors',
+           'SenseCNN', 'AudioCNN', 'FaceCNN', 'scale_of', 'Fusion', 'built', 'train_folds', 'late', 'log_posteriors',
            'answers', 'shapes']
 
 # %% ../nbs/12_fusion.ipynb #3fccc0b1
-import hashlib
+import functools, hashlib
 
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .chunks import Chunks, chunk_seconds
 from .cnns import FullHeight, Square
-from .experiments import run_experiment
+from .experiments import Job, run_jobs
 from .face import Faces, face_frames
 from .paper import emotions
 from .protocols import Split
@@ -150,32 +150,35 @@ def built(scale, senses=senses, memory=True, learnt=None, lose=.5) -> Fusion:
 
 def _cnn_of(sense, network): return {name: value.detach().cpu().clone() for name, value in network.cnns[sense].state_dict().items()}
 
-def train_fold(
+def train_folds(
     data: Dataset,       # rows of `av_rows`, with clips
     table: pd.DataFrame, # chunk table
-    part: Split,
+    parts: list,         # of `Split`
     label: str,          # the protocol's name
     settings: Settings,  # a batch is a number of clips
-) -> dict:               # name → trained `Fusion`, in evaluation mode
-    "All networks of one fold; what is trained already is not trained again."
-    scale = scale_of(data.inputs, part.train)
+) -> list:               # for each split name → trained `Fusion`, in evaluation mode
+    "All networks of all folds, first the CNNs, then what rests on them; what is trained already is not trained again."
+    scales = [scale_of(data.inputs, part.train) for part in parts]
     key = dict(rows=hashlib.blake2b(data.inputs.tobytes(), digest_size=16).hexdigest(), columns=str(columns))
 
-    def trained(name, **how):
-        fitted = run_experiment(name, lambda: built(scale, **how), key, data, table, part, label, settings)
-        network = built(scale, **how)
-        network.load_state_dict(fitted.weights)
-        return network.eval()
+    def trained(hows): # for each split name → parameters of `built`
+        jobs = [Job(name, functools.partial(built, scale, **how), key, data, table, [part], label, settings)
+                for part, scale, named in zip(parts, scales, hows) for name, how in named.items()]
+        networks = [job.build() for job in jobs]
+        for network, (fitted,) in zip(networks, run_jobs(jobs)): network.load_state_dict(fitted.weights)
+        each = iter(networks)
+        return [{name: next(each).eval() for name in named} for named in hows]
 
     sets = dict(audio=('audio',), face=('face',), joined=senses)
-    found = {f'{name}, CNN': trained(f'{name}, CNN', senses=some, memory=False) for name, some in sets.items()}
-    learnt = {sense: _cnn_of(sense, found[f'{sense}, CNN']) for sense in senses}
-    for name, some in sets.items():
-        stage = dict(senses=some, learnt={sense: learnt[sense] for sense in some})
-        found[f'{name}, LSTM in stages'] = trained(f'{name}, LSTM in stages', **stage)
-        found[f'{name}, LSTM end to end'] = trained(f'{name}, LSTM end to end', senses=some)
-    found['joined, LSTM in stages, nothing lost in training'] = trained('joined, LSTM in stages, nothing lost in training', **stage, lose=0)
-    return found
+    cnns = trained([{f'{name}, CNN': dict(senses=some, memory=False) for name, some in sets.items()} for _ in parts])
+    hows = []
+    for found in cnns:
+        learnt = {sense: _cnn_of(sense, found[f'{sense}, CNN']) for sense in senses}
+        stages = {name: dict(senses=some, learnt={sense: learnt[sense] for sense in some}) for name, some in sets.items()}
+        hows.append({f'{name}, LSTM in stages': stage for name, stage in stages.items()}
+                    | {f'{name}, LSTM end to end': dict(senses=some) for name, some in sets.items()}
+                    | {'joined, LSTM in stages, nothing lost in training': dict(stages['joined'], lose=0)})
+    return [one | other for one, other in zip(cnns, trained(hows))]
 
 # %% ../nbs/12_fusion.ipynb #5e4e3754
 def late(

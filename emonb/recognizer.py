@@ -208,23 +208,24 @@ def _stages(settings): # how each of the networks is trained, given how R2 is
     longer = dataclasses.replace(settings, rate=1e-3, decay=.1, batch=32, epochs=3*settings.epochs) # as in 11_lstm, on features
     return {'R2': settings, 'R2+LSTM': longer}
 
-def _learnt(network, chunks, part, protocol, settings): # predictions for the rows of a split, and the network, standing alone
+def _learnt(network, chunks, parts, protocol, settings): # for each split predictions for its rows, and the network, standing alone
     import hashlib, inspect
     from emonb.cnns import build, specs
-    from emonb.experiments import dataset, features_key, run_experiment
-    from emonb.lstm import ClipLSTM, clip_dataset
+    from emonb.experiments import Job, dataset, features_key, run_jobs
+    from emonb.lstm import lstm_job
     data, at = dataset(chunks), features_key(chunks)
-    fitted = run_experiment('R2', lambda: build(specs['R2']), at, data, chunks.table, part, protocol, settings)
-    alone = standalone(fitted.weights, *_statistics(data.inputs, part.train))
-    if network == 'R2': return fitted.predictions, alone
-    weights = hashlib.blake2b(b''.join(t.numpy().tobytes() for t in alone.state_dict().values()), digest_size=16).hexdigest()
-    with torch.inference_mode():
+    fits, = run_jobs([Job('R2', lambda: build(specs['R2']), at, data, chunks.table, parts, protocol, settings)])
+    alone = [standalone(fitted.weights, *_statistics(data.inputs, part.train)) for part, fitted in zip(parts, fits)]
+    if network == 'R2': return [(fitted.predictions, each) for fitted, each in zip(fits, alone)]
+    def units_of(each): # and a key that names them
+        weights = hashlib.blake2b(b''.join(t.numpy().tobytes() for t in each.state_dict().values()), digest_size=16).hexdigest()
         blocks = np.array_split(data.inputs, len(data.inputs)//256 + 1)
-        units = np.concatenate([alone.units(torch.from_numpy(np.array(block))).numpy() for block in blocks])
-    key, hidden = dict(features=at, weights=weights, code=inspect.getsource(Chunkwise.units)), units.shape[1]
-    longer = _stages(settings)[network]
-    fitted = run_experiment(network, lambda: ClipLSTM(hidden, hidden), key, clip_dataset(chunks, units), chunks.table, part, protocol, longer)
-    return fitted.predictions, with_lstm(alone, fitted.weights, *_statistics(units, part.train))
+        with torch.inference_mode(): units = np.concatenate([each.units(torch.from_numpy(np.array(block))).numpy() for block in blocks])
+        return dict(features=at, weights=weights, code=inspect.getsource(Chunkwise.units)), units
+    units, longer = [units_of(each) for each in alone], _stages(settings)[network]
+    jobs = [lstm_job(network, chunks, [part], protocol, longer, each, hidden=each[1].shape[1]) for part, each in zip(parts, units)]
+    return [(fitted.predictions, with_lstm(each, fitted.weights, *_statistics(values, part.train)))
+            for part, each, (_, values), (fitted,) in zip(parts, alone, units, run_jobs(jobs))]
 
 # %% ../nbs/13_recognizer.ipynb #c34cf74b
 def _heard(part, loud): # the split without silent chunks
@@ -277,10 +278,10 @@ def train_recognizer(
     loud = levels(chunks.spectrograms) >= silence
     settings = Settings(rate=5e-4, decay=1., epochs=epochs, device=device) # searched in 08_cnns
     parts = [_heard(part, loud) for part in itertools.islice(splits(chunks.table, protocol, seed), folds)]
-    tested, threshold = _trusted(pd.concat([_answered(_learnt(network, chunks, part, protocol, settings)[0]) for part in parts]))
     first = parts[0]
     final = dataclasses.replace(first, train=np.sort(np.concatenate([first.train, first.test])), test=first.test[:0])
-    found, alone = _learnt(network, chunks, final, protocol, settings)
+    *tests, (found, alone) = _learnt(network, chunks, [*parts, final], protocol, settings)
+    tested, threshold = _trusted(pd.concat([_answered(frame) for frame, _ in tests]))
     stages = {name: dataclasses.asdict(how) for name, how in _stages(settings).items() if network.startswith(name)}
     about = dict(network=network, settings=stages, **_about(clips, tested, protocol, seed, len(parts)))
     return Trained(Recognizer(alone, _temperature(found), threshold, about), tested)

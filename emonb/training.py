@@ -335,7 +335,7 @@ def _network(build, seed):
 
 def made_of(experiment: str, build: Callable, key, data: Dataset, split: Split, settings: Settings, snapshots=()) -> dict:
     "All that a training's result depends on, JSON-able; parameters as in `fit`, and `key`, which says what the inputs are."
-    engine = (Rows, standardised, batches, _optimiser, _learn, _log_probabilities, _Training.__init__, _Training.close_epoch,
+    engine = (Rows.__init__, Rows.__getitem__, standardised, batches, _optimiser, _learn, _log_probabilities, _Training.__init__, _Training.close_epoch,
               _trained, fit, windows, _PairMax.forward, _PairMax.backward)
     content = hashlib.blake2b(data.labels.tobytes() + split.part.astype('U5').tobytes(), digest_size=16)
     if data.clips is not None: content.update(data.clips.tobytes())

@@ -6,7 +6,7 @@ from emonb.chunks import chunk_seconds
 from emonb.demo import write_avi
 from emonb.faces import film
 from emonb.fusion import (Fusion, answers, as_bytes, brightness, built, columns, faces_at_middles, frame_of_chunk, late, log_posteriors, scale_of, senses,
-                          shapes, train_fold, without)
+                          shapes, train_folds, without)
 from emonb.paper import emotions
 from emonb.protocols import split
 from emonb.training import Dataset, Settings
@@ -128,7 +128,7 @@ def test_no_cnn_and_no_lstm_learns_from_test_clips(tmp_path, monkeypatch):
     labels = pd.Categorical(table.emotion, emotions).codes.astype(np.int64)
     other_rows, other_labels = rows.copy(), labels.copy()
     other_rows[part.test, :-2] = 255 - other_rows[part.test, :-2]; other_labels[part.test] = (labels[part.test] + 1) % 6
-    one, two = (train_fold(Dataset(x, y, clips), table, part, 'speaker', how) for x, y in ((rows, labels), (other_rows, other_labels)))
+    (one,), (two,) = (train_folds(Dataset(x, y, clips), table, [part], 'speaker', how) for x, y in ((rows, labels), (other_rows, other_labels)))
     for name in one: assert all(torch.equal(a, b) for a, b in zip(one[name].state_dict().values(), two[name].state_dict().values())), name
     for sense in senses: # in stages the CNNs are those of the first stage
         for name in (f'{sense}, LSTM in stages', 'joined, LSTM in stages'):
