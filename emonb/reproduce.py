@@ -175,6 +175,7 @@ def reproduce(
         given = dict(profile=profile.name, corpora='demo' if demo else 'auto', run=path.name, device=device, seeds=seeds)
         with explained(path): path.mkdir(parents=True, exist_ok=True)
         os.environ['EMONB_RUNS'] = str(path.parent)
+        if profile.name == 'smoke': os.environ.setdefault('EMONB_WORKERS', '1') # more would take longer to start than to train
         with _alone(path):
             write_manifest(path, profile=profile, parameters=given, corpora=counts, **provenance())
             states = _run_notebooks(paths, path, given, counts)
@@ -204,7 +205,10 @@ def _run_notebooks(paths, folder, given, fingerprint):
 
 def _ran(stem, path, folder, parameters):
     "Run one notebook; its state for the manifest."
-    marks, began = _marks(folder), time.monotonic()
+    marks, began, work = _marks(folder), time.monotonic(), folder/'work'/f'{stem}.jsonl' # what its trainings cost
+    work.parent.mkdir(exist_ok=True)
+    work.unlink(missing_ok=True)
+    os.environ['EMONB_WORK'] = str(work)
     error = _execute(path, folder/'notebooks'/path.name, parameters)
     if error: _forget(folder, stem, None) # what it claimed
     made = {name: value for name, value in provenance().items() if name in ('made', 'commit')}
