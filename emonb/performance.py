@@ -38,4 +38,5 @@ def account(
     "What a run's trainings cost."
     found = {file.stem: pd.DataFrame([json.loads(line) for line in file.read_text().splitlines()]) for file in sorted((folder/'work').glob('*.jsonl'))}
     rows = {name: dict(trainings=len(work), operations=work.operations.sum(), training=work.seconds.sum()) for name, work in found.items() if len(work)}
-    return pd.DataFrame.from_dict(rows, orient='index', columns=['trainings', 'operations', 'training']).rename_axis('notebook')
+    empty = pd.DataFrame(dict(trainings=[], operations=[], training=[]), dtype=float)
+    return pd.concat([empty, *(pd.DataFrame(row, [name]) for name, row in rows.items())]).rename_axis('notebook')
