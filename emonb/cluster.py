@@ -72,6 +72,11 @@ def _as_there(there, threads, do, *job):
         try: return do(*map(_opened, job))
         finally: torch.set_num_threads(before)
 
+def _of_caller(caller, cache, *job):
+    "`_as_there` in a process of the caller's, which may be older than the caller's cache."
+    if os.getpid() != caller: os.environ['EMONB_CACHE'] = cache
+    return _as_there(*job)
+
 # %% ../nbs/06b_cluster.ipynb #2111b886
 @functools.cache
 def connect(
@@ -92,7 +97,7 @@ def spread(
     "`[do(*job) for job in jobs]`, wherever jobs run. Raises what a job raises, and `EmonbError` where the cluster fails."
     import torch
     address, how = os.environ.get('EMONB_SCHEDULER'), (conditions(), torch.get_num_threads(), do)
-    if not address: return joblib.Parallel(batch_size=1)(joblib.delayed(_as_there)(*how, *job) for job in jobs)
+    if not address: return joblib.Parallel(batch_size=1)(joblib.delayed(_of_caller)(os.getpid(), str(cache_dir()), *how, *job) for job in jobs)
     from distributed import CancelledError, KilledWorker, as_completed
     from distributed.client import ClosedClientError
     from distributed.comm import CommClosedError

@@ -3,6 +3,7 @@ import csv, os
 from collections import Counter
 
 tried = Counter()
+os.environ.setdefault('EMONB_WORKERS', '1') # the tests' trainings are too small for more processes
 
 def pytest_runtest_logreport(report):
     if report.when == 'call' and report.passed: tried.update(dict(report.user_properties))

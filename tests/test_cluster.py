@@ -1,5 +1,5 @@
 "Trainings on a Dask cluster of separate processes: the same bits as here, whoever is killed."
-import functools, os, re, signal, subprocess, sys, threading, time
+import functools, json, os, re, signal, subprocess, sys, threading, time
 from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest
@@ -11,7 +11,7 @@ from emonb.core import EmonbError, cache_dir
 from emonb.experiments import run_experiments, search
 from emonb.paper import emotions
 from emonb.protocols import splits
-from emonb.training import Dataset, Settings
+from emonb.training import Dataset, DivergedError, Settings
 
 rows = 240
 
@@ -77,6 +77,25 @@ def same(one, other):
 
 def finished(): return {folder.name: folder.stat().st_ino for folder in (cache_dir()/'experiments').glob('[!.]*') if folder.is_dir()}
 
+
+def test_processes_give_the_bits_of_this_process(data, monkeypatch, tmp_path):
+    made = []
+    for workers in ('1', '2'):
+        monkeypatch.setenv('EMONB_CACHE', str(tmp_path/workers)); monkeypatch.setenv('EMONB_WORKERS', workers)
+        made.append(train(data))
+    assert same(*made)
+
+def test_the_others_are_kept_when_one_diverges(data, monkeypatch, tmp_path):
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path)); monkeypatch.setenv('EMONB_WORK', str(tmp_path/'work.jsonl'))
+    (rows_of, table), parts = data, list(splits(data[1], 'clip'))[:2]
+    job = lambda rate: experiments.Job('R2', functools.partial(build, specs['R2']), 'noise', rows_of, table, parts, 'clip',
+                                       Settings('sgd', rate=rate, batch=32, epochs=1, device='cpu'))
+    with pytest.raises(DivergedError): experiments.run_jobs([job(1e9), job(1e-3), job(1e-3)])
+    assert len(finished()) <= 2 # what had its turn before
+    found = experiments.run_jobs([job(1e-3), job(1e-3)])
+    assert len(finished()) == 2 and same(*found) # twice asked for, once trained
+    told = [json.loads(line) for line in (tmp_path/'work.jsonl').read_text().splitlines()]
+    assert len(told) == 4 and all(each['operations'] > 1e9 and each['seconds'] > 0 for each in told)
 
 def test_a_cluster_gives_the_bits_of_this_process(cluster, data, monkeypatch, tmp_path):
     cluster.add(); cluster.add()

@@ -82,6 +82,14 @@ def test_mean_and_deviation_are_those_of_the_training_rows(tmp_path):
     ready = standardised(np.load(tmp_path/'x.npy', mmap_mode='r'), train, torch.device('cpu'), torch.float32)
     np.testing.assert_allclose(ready, expected, atol=2e-5)
 
+def test_rows_that_do_not_fit_into_memory_are_read_to_the_same_bits(tmp_path, monkeypatch):
+    data, _, split = problem()
+    np.save(tmp_path/'x.npy', data.inputs)
+    usual = fit(Network, data, split, settings, 'toy')
+    monkeypatch.setattr(training, '_room', lambda device: data.inputs.nbytes//2)
+    read = fit(Network, data._replace(inputs=np.load(tmp_path/'x.npy', mmap_mode='r')), split, settings, 'toy')
+    assert torch.equal(weights(read), weights(usual)) and np.array_equal(read.probabilities, usual.probabilities)
+
 def test_the_earliest_of_the_best_epochs_is_chosen():
     data, _, split = problem()
     fitted = fit(Network, data, split, dataclasses.replace(settings, epochs=12), 'toy', snapshots=range(1, 13))
