@@ -30,7 +30,7 @@ docs: $(READY)
 bench: $(READY)
 	$(DATA) $(BIN)/python -m tests.bench
 
-# what make test does with runs, disks, clocks and files, with twenty kills and not four; how many faults were tried stands in nbs/results/faults.csv
+# what make test does with runs, disks, clocks and files, with twenty kills and not three; how many faults were tried stands in nbs/results/faults.csv
 faults: $(READY)
 	EMONB_KILLS=20 EMONB_FAULTS=nbs/results/faults.csv $(BIN)/pytest -q -s tests/test_faults.py
 
