@@ -8,7 +8,6 @@ __all__ = ['ClipLSTM', 'clip_dataset', 'lstm_job', 'last_step', 'voted', 'r1_uni
 
 # %% ../nbs/11_lstm.ipynb #07b5c0bc
 import hashlib, inspect
-from collections.abc import Callable
 
 import numpy as np, pandas as pd, torch
 from torch import nn
