@@ -24,7 +24,7 @@ lab: $(READY)
 	$(DATA) $(BIN)/jupyter lab --notebook-dir nbs
 
 docs: $(READY)
-	@command -v quarto >/dev/null || { echo "make docs: needs Quarto 1.7.34 on the PATH; get it from quarto.org/docs/download"; exit 1; }
+	@command -v quarto >/dev/null || { echo "make docs: needs Quarto 1.7.34 on the PATH; get it from https://github.com/quarto-dev/quarto-cli/releases/tag/v1.7.34"; exit 1; }
 	$(BIN)/nbdev_docs
 
 bench: $(READY)

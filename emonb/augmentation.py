@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 from .audio import read_native, resample
 from .chunks import Chunks, _append, _resampled, chunk_table
 from .core import EmonbError, cached, progress, shown
-from .features import chunk, chunk_seconds, chunk_spectrograms, handbuilt, handbuilt_names, sample_rate
+from .features import chunk, chunk_spectrograms, handbuilt, handbuilt_names, sample_rate
 from .protocols import Split, compare
 
 # %% ../nbs/09_augmentation.ipynb #11d62100

@@ -21,6 +21,7 @@ from .experiments import dataset, features_key, search
 from .paper import emotions
 from .protocols import split
 from .training import Settings, pair_max, windows
+from .winograd import PooledConvolution, made_with, pays
 
 # %% ../nbs/08_cnns.ipynb #0bc1ac07
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ specs = {spec.name: spec for spec in (
 # %% ../nbs/08_cnns.ipynb #884b9e96
 class FullHeight(nn.Module):
     "Convolution along time with filters as high as the input, ReLU, and the larger of each two neighbours."
+    made_with = made_with # its results depend on these, too
+
     def __init__(
         self,
         height: int,    # points of the input at each time; channels times frequencies
@@ -55,7 +58,8 @@ class FullHeight(nn.Module):
         self.filters, self.width, self.leak = nn.Linear(width*height, filters), width, leak
 
     def forward(self, x): # (n, time, height) → (n, time/2, filters)
-        x = F.pad(x, (0, 0, (self.width - 1)//2, self.width//2))
+        x, weight = F.pad(x, (0, 0, (self.width - 1)//2, self.width//2)), self.filters.weight
+        if pays(x, weight): return PooledConvolution.apply(x, weight, self.filters.bias, self.leak)
         y = self.filters(windows(x, self.width)).view(len(x), -1, self.filters.out_features)
         return F.leaky_relu(pair_max(y, 1), self.leak)
 

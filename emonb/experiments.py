@@ -110,7 +110,7 @@ def operations(build: Callable, data: Dataset, split: Split, settings: Settings,
     "Floating-point operations of a training, as torch counts them on a few rows, forward and backward."
     from torch.utils.flop_counter import FlopCounterMode
     with torch.random.fork_rng([]): network = build()
-    rows, more = next(batches(torch.from_numpy(split.train), data.clips, 4))
+    rows, more = next(batches(torch.from_numpy(split.train), data.clips, 16))
     x = torch.from_numpy(np.array(data.inputs[rows.numpy()]))
     with FlopCounterMode(display=False) as counter, warnings.catch_warnings(action='ignore'), torch.backends.mkldnn.flags(enabled=False):
         scores = network(x, *more) # without MKL-DNN, whose LSTM is not counted, and which warns of what is not there

@@ -10,7 +10,6 @@ __all__ = ['official', 'known_twins', 'known_silent', 'official_count', 'officia
 from itertools import product
 import pandas as pd
 from .core import shown
-from .readers import corpus_info
 from .data import describe, in_order, load_clips, report, shown_name
 
 # %% ../nbs/02a_integrity.ipynb #5a2aceb1

@@ -329,6 +329,7 @@ def _network(build, seed):
     kinds = {kind for module in network.modules() for kind in type(module).__mro__}
     functions = [getattr(kind, name) for kind in kinds if kind.__module__.split('.')[0] not in ('torch', 'builtins')
                  for name in vars(kind) if inspect.isfunction(getattr(kind, name))]
+    functions += [each for kind in kinds for each in vars(kind).get('made_with', ())]
     plain = [{k: v for k, v in vars(m).items() if isinstance(v, (int, float, str, tuple))} for m in network.modules()]
     return [repr(network), sorted(map(inspect.getsource, functions)), plain, _checksum(network.state_dict(), ''),
             [p.requires_grad for p in network.parameters()]]

@@ -45,9 +45,10 @@ def test_parameter_counts_by_hand(name, parameters): assert cnns.cost(cnns.specs
 
 @pytest.mark.parametrize('width', [1, 2, 5, 10])
 @pytest.mark.parametrize('leak', [0, .01])
-def test_full_height_filter_is_a_convolution_with_its_gradient(width, leak):
+@pytest.mark.parametrize('filters', [6, 128]) # many are computed by emonb.winograd
+def test_full_height_filter_is_a_convolution_with_its_gradient(width, leak, filters):
     torch.manual_seed(width)
-    block, conv, x = cnns.FullHeight(128, 6, width, leak), nn.Conv2d(2, 6, (64, width)), torch.randn(3, 2, 64, 64)
+    block, conv, x = cnns.FullHeight(128, filters, width, leak), nn.Conv2d(2, filters, (64, width)), torch.randn(3, 2, 64, 64)
     conv.load_state_dict(dict(weight=block.pictures().unflatten(1, (2, 64)), bias=block.filters.bias.detach()))
     ours = block(x.flatten(1, 2).transpose(1, 2).contiguous())
     theirs = F.max_pool2d(F.leaky_relu(conv(F.pad(x, ((width - 1)//2, width//2))), leak), (1, 2)).squeeze(2).transpose(1, 2)
