@@ -137,8 +137,7 @@ def trials_of(spec: Spec, profile: str, chunks: Chunks, device: str = 'auto') ->
 def settings_of(spec: Spec, profile: str, chunks: Chunks, device: str = 'auto') -> Settings:
     "How a network is trained: under profile 'paper' as a search on `chunks` finds, from `tried` otherwise."
     found = trials_of(spec, profile, chunks, device).iloc[0] if profile == 'paper' else tried.loc[kind(spec)]
-    epochs = int(budgets.loc['epochs', profile])//(2 if (spec.name, profile) == ('S4', 'quick') else 1)
-    return Settings(rate=float(found.rate), decay=float(found.decay), epochs=epochs, device=device)
+    return Settings(rate=float(found.rate), decay=float(found.decay), epochs=int(budgets.loc['epochs', profile]), device=device)
 
 # %% ../nbs/08_cnns.ipynb #d43d0ce5
 def snapshots(settings: Settings) -> tuple:

@@ -61,6 +61,7 @@ def _compiled(function): # when it is first needed: it takes a second
     import numba
     return numba.njit(function, fastmath={'contract'}, nogil=True)
 
+# %% ../nbs/06d_winograd.ipynb #dcb1b2c3
 class PooledConvolution(torch.autograd.Function):
     """Convolution along time, bias, the larger of each two neighbours, leaky ReLU; in float32, on the CPU, with no slope for `x`.
     x (n, time, channels), contiguous; weight (filters, width*channels); bias (filters,) → (n, (time - width + 1)/2, filters)"""
