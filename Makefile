@@ -14,11 +14,11 @@ reproduce: $(READY)
 
 test: $(READY)
 	$(BIN)/nbdev_test --n_workers 2 --do_print
-	$(BIN)/pytest -q -m "not data"
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not data"
 
 # the real recordings: make test-data CORPORA=$HOME/corpora
 test-data: $(READY)
-	$(DATA) $(BIN)/pytest -q -m data
+	$(DATA) $(BIN)/pytest -q -n 2 --dist worksteal -m data
 
 lab: $(READY)
 	$(DATA) $(BIN)/jupyter lab --notebook-dir nbs

@@ -29,17 +29,26 @@ found = store.predictions('r2', pd.concat([fitted.predictions for _, fitted in f
 score = found[found.split == 'test'].filter(like='p_').max(axis=1).mean()
 store.claims('01_train', pd.DataFrame([dict(claim='confidence', ours=score, verdict='reproduced')]))'''
 
-@pytest.fixture
-def house(tmp_path):
+def furnished(house):
     "Twenty clips, a notebook that lists their chunks, and one that trains two networks on them."
     rows = plan().query("corpus == 'emodb' and emotion in ('anger', 'sadness')").groupby('emotion').head(10)
-    for row in rows.to_dict('records'): write_clip(tmp_path/'corpora', row)
-    (tmp_path/'nbs').mkdir()
+    for row in rows.to_dict('records'): write_clip(house/'corpora', row)
+    (house/'nbs').mkdir()
     for name, code in {'00_list': [opened, listed], '01_train': [opened, trained]}.items():
         notebook = new_notebook(cells=[new_code_cell(f'#| default_exp {name[3:]}'), new_code_cell(parameters, metadata=dict(tags=['parameters'])),
                                        *map(new_code_cell, code)])
-        nbformat.write(notebook, tmp_path/'nbs'/f'{name}.ipynb')
-    return tmp_path
+        nbformat.write(notebook, house/'nbs'/f'{name}.ipynb')
+    return house
+
+@pytest.fixture
+def house(tmp_path): return furnished(tmp_path)
+
+@pytest.fixture(scope='module')
+def usual(tmp_path_factory):
+    "What an undisturbed run comes to, and the seconds it takes."
+    house, began = furnished(tmp_path_factory.mktemp('usual')), time.monotonic()
+    assert finish(house, 'run', 'cache')[0] == 0 and len(results(house, 'run')) == 4
+    return results(house, 'run'), time.monotonic() - began
 
 def command(house, output):
     code = ('import os, sys; from pathlib import Path; from emonb import core, reproduce; reproduce.root = lambda: Path(sys.argv[1]); '
@@ -85,23 +94,20 @@ def held(file):
     except Timeout: return True
 
 
-def test_killed_anywhere_and_started_again_it_says_the_same(house, record_property):
-    began = time.monotonic()
-    assert finish(house, 'undisturbed', 'cache')[0] == 0
-    usual, draw, done, halves = time.monotonic() - began, random.Random(0), [], 0
+def test_killed_anywhere_and_started_again_it_says_the_same(house, usual, record_property):
+    (undisturbed, seconds), draw, done, halves = usual, random.Random(0), [], 0
     for number in range(kills):
-        process = start(house, 'killed', 'another cache')
-        time.sleep(draw.uniform(.1, 1)*usual)
+        process = start(house, 'killed', 'cache')
+        time.sleep(draw.uniform(.1, 1)*seconds)
         kill(family(process) if number % 2 else family(process)[-1:]) # all processes, or the driver alone, and so the next one meets an orphan
         process.wait()
         done.append(sum(state['status'] == 'done' for state in read_manifest(house/'killed').get('notebooks', {}).values()))
-        halves += any((house/'another cache'/'checkpoints').glob('[!.]*.safetensors'))
+        halves += any((house/'cache'/'checkpoints').glob('[!.]*.safetensors'))
         if done[-1] == 2: # nothing left to kill: from the start, in a new cache
-            for name in ('killed', 'another cache'): (house/name).rename(house/f'{name} {len(done)}')
-            assert results(house, f'killed {len(done)}') == results(house, 'undisturbed')
+            for name in ('killed', 'cache'): (house/name).rename(house/f'{name} {len(done)}')
+            assert results(house, f'killed {len(done)}') == undisturbed
     print(f'killed {kills} times, with', *done, f'notebooks done; {halves} times a training was half done')
-    assert finish(house, 'killed', 'another cache')[0] == 0
-    assert results(house, 'killed') == results(house, 'undisturbed') and len(results(house, 'killed')) == 4
+    assert finish(house, 'killed', 'cache')[0] == 0 and results(house, 'killed') == undisturbed
     record_property('kill -9 of a run', kills); record_property('kill -9 in the middle of a training', halves)
 
 def test_a_notebook_that_outlives_its_driver_does_not_write_beside_the_next(house, record_property):
@@ -149,16 +155,15 @@ def test_a_corpus_that_changes_between_runs_and_dates_that_jump(house, record_pr
     assert results(house, 'run')['claims.csv'] != before['claims.csv']
     record_property('dates of files in 1970 and 2096', 1); record_property('a corpus that changes between runs', 1)
 
-def test_a_clock_that_jumps_during_a_run(house, record_property):
+def test_a_clock_that_jumps_during_a_run(house, usual, record_property):
     (house/'clock').mkdir()
     (house/'clock'/'sitecustomize.py').write_text('import random, time\nusual, draw = time.time, random.Random()\n'
                                                   'time.time = lambda: usual() + draw.choice([-1e8, -3600, 0, 3600, 1e9])\n')
     asked = subprocess.run([sys.executable, '-c', 'import time; print(time.time.__name__)'], env={**os.environ, 'PYTHONPATH': str(house/'clock')},
                            capture_output=True, text=True).stdout
     if 'lambda' not in asked: pytest.skip('this Python does not take our clock')
-    assert finish(house, 'usual', 'cache')[0] == 0
-    status, said, error = finish(house, 'jumping', 'another cache', PYTHONPATH=str(house/'clock'))
-    assert status == 0 and results(house, 'jumping') == results(house, 'usual'), (said, error)
+    status, said, error = finish(house, 'jumping', 'cache', PYTHONPATH=str(house/'clock'))
+    assert status == 0 and results(house, 'jumping') == usual[0], (said, error)
     record_property('a clock that jumps during a run', 1)
 
 def test_files_of_a_finished_run_that_are_changed_or_lost(house, record_property):
@@ -217,14 +222,13 @@ full = [('output', 60), ('cache', 6000), *([('output', 8), ('cache', 100)] if 'E
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='mounts a disk as Linux does')
 @pytest.mark.parametrize('place, kilobytes', full)
-def test_a_disk_that_is_full(house, place, kilobytes, record_property):
-    assert finish(house, 'usual', 'cache')[0] == 0
+def test_a_disk_that_is_full(house, usual, place, kilobytes, record_property):
     (house/'small').mkdir()
     run = run_in(house, *dict(output=('small/run', 'cache'), cache=('run', 'small/cache'))[place])
     said = namespaced(house, f"mount -t tmpfs -o size={kilobytes}k tmpfs small || exit\n{run}\nmount -o remount,size=200m small\n{run}\ncp -r {'small/run' if place == 'output' else 'run'} kept")
     first, second = said.split('status ')[:2]
     assert second.startswith('1') and 'Traceback' not in first and ('no space is left' in first or 'No space left' in first), said
-    assert said.split('status ')[2].startswith('0') and results(house, 'kept') == results(house, 'usual'), said # with more room it goes on
+    assert said.split('status ')[2].startswith('0') and results(house, 'kept') == usual[0], said # with more room it goes on
     record_property(f'a full disk under the {place}', 1)
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='mounts a folder as Linux does')
