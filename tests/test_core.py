@@ -177,7 +177,17 @@ def test_a_store_that_cannot_be_reached_is_one_clear_line(two_caches, monkeypatc
         with pytest.raises(EmonbError, match='^EMONB_STORE=') as caught: cached('kind', url, counted)
         assert '\n' not in str(caught.value)
 
-def test_a_store_on_a_real_server(two_caches, tmp_path, monkeypatch):
+def share(two_caches, spoil):
+    "Machines that share a store: what one has made the next finds; what is spoilt is said, and made anew for the others."
+    two_caches('one'); made = cached('kind', 'key', counted)
+    two_caches('other'); assert content(cached('kind', 'key', counted)) == content(made)
+    spoil(f'kind/{made.name}/y.txt')
+    two_caches('third')
+    with pytest.warns(UserWarning, match='is damaged in EMONB_STORE'): again = cached('kind', 'key', counted)
+    two_caches('fourth'); assert content(cached('kind', 'key', counted)) == content(again) != content(made)
+
+@pytest.mark.filterwarnings('ignore:The async:DeprecationWarning')
+def test_a_store_on_an_ftp_server(two_caches, tmp_path, monkeypatch):
     pytest.importorskip('pyftpdlib')
     from pyftpdlib.authorizers import DummyAuthorizer
     from pyftpdlib.handlers import FTPHandler
@@ -188,10 +198,29 @@ def test_a_store_on_a_real_server(two_caches, tmp_path, monkeypatch):
     server = ThreadedFTPServer(('127.0.0.1', 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv('EMONB_STORE', f'ftp://emonb:word@127.0.0.1:{server.address[1]}/store')
-    two_caches('one'); made = cached('kind', 'key', counted)
-    two_caches('other'); assert content(cached('kind', 'key', counted)) == content(made)
-    (tmp_path/'served'/'store'/'kind'/made.name/'y.txt').write_text('z')
-    two_caches('third')
-    with pytest.warns(UserWarning, match='is damaged in EMONB_STORE'): again = cached('kind', 'key', counted)
-    two_caches('fourth'); assert content(cached('kind', 'key', counted)) == content(again) != content(made)
+    share(two_caches, lambda file: (tmp_path/'served'/'store'/file).write_text('z'))
     server.close_all()
+
+@pytest.fixture
+def s3(monkeypatch):
+    "An object store on loopback, as Amazon's, MinIO's or Ceph's are spoken to; it names a client, whose bucket is `emonb`."
+    pytest.importorskip('s3fs'); server = pytest.importorskip('moto.server').ThreadedMotoServer('127.0.0.1', 0)
+    server.start(); host, port = server.get_host_and_port()
+    for name, value in dict(AWS_ENDPOINT_URL=f'http://{host}:{port}', AWS_ACCESS_KEY_ID='emonb', AWS_SECRET_ACCESS_KEY='word', AWS_DEFAULT_REGION='us-east-1').items():
+        monkeypatch.setenv(name, value)
+    import boto3, fsspec
+    fsspec.get_filesystem_class('s3').clear_instance_cache()
+    client = boto3.client('s3'); client.create_bucket(Bucket='emonb')
+    yield client
+    server.stop()
+
+def test_a_store_on_s3(two_caches, s3, monkeypatch):
+    monkeypatch.setenv('EMONB_STORE', 's3://emonb/store')
+    share(two_caches, lambda file: s3.put_object(Bucket='emonb', Key=f'store/{file}', Body=b'z'))
+
+def test_no_bucket_and_no_permission_are_one_clear_line(two_caches, s3, monkeypatch):
+    two_caches('one')
+    monkeypatch.setenv('EMONB_STORE', 's3://a.bucket.that.is.not.there/store')
+    monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://127.0.0.1:9') # nobody listens
+    with pytest.raises(EmonbError, match='^EMONB_STORE=s3://.*cannot be used') as caught: cached('kind', 'key', counted)
+    assert '\n' not in str(caught.value)
