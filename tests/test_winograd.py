@@ -6,7 +6,7 @@ from emonb.training import made_of, Dataset, Settings
 from emonb.protocols import Split
 
 
-@pytest.mark.parametrize('outputs, points', [(1, (0, 1, -1, 2)), (2, (0, 1, -1, 2, -2)), (4, winograd.points)])
+@pytest.mark.parametrize('outputs, points', [(1, (0, 1, -1, 2)), (2, (0, 1, -1, 2, -2)), (4, (0, 1, -1, 2, -2, .5, -.5))])
 def test_minimal_filtering_is_filtering(outputs, points):
     A, G, B = winograd.minimal(outputs, 5, points)
     d, g = np.random.default_rng(0).standard_normal(outputs + 4), np.array([1., -2, 3, .5, 7])
@@ -29,6 +29,26 @@ def test_the_same_bits_again():
         return y, w.grad, b.grad
     assert all(torch.equal(*two) for two in zip(slopes(), slopes()))
 
+def test_no_rows():
+    x, weight, bias = layer(3)
+    assert winograd.PooledConvolution.apply(x[:0], weight, bias, 0).shape == (0, 32, 128)
+
+def test_slopes_however_they_lie_and_under_autocast():
+    x, weight, bias = layer(9)
+    def slopes(backward):
+        w = weight.clone().requires_grad_(); backward(winograd.PooledConvolution.apply(x, w, bias, 0))
+        return w.grad
+    usual = slopes(lambda y: y.backward(torch.ones_like(y)))
+    def autocast(y):
+        with torch.autocast('cpu', torch.bfloat16): y.backward(torch.ones_like(y))
+    assert torch.equal(usual, slopes(lambda y: y.sum().backward())) and torch.equal(usual, slopes(autocast))
+
+def test_there_are_no_second_slopes():
+    x, weight, bias = layer(9)
+    w = weight.clone().requires_grad_()
+    slope, = torch.autograd.grad(winograd.PooledConvolution.apply(x, w, bias, 0).square().sum(), w, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'): slope.sum().backward()
+
 @pytest.mark.parametrize('leak', [0, .01])
 def test_no_number_stays_no_number(leak): # so that the engine sees a training diverge
     x, weight, bias = layer(9)
@@ -38,7 +58,8 @@ def test_no_number_stays_no_number(leak): # so that the engine sees a training d
 def test_where_it_is_taken():
     x, weight, _ = layer(2)
     assert winograd.pays(x, weight) and winograd.pays(torch.randn(2, 73, 16), torch.randn(128, 160))
-    for others in ((x, weight[:127]), (x, weight[None]), (x.double(), weight), (x[:, 1:], weight), (x, weight[:, :64]), (x.clone().requires_grad_(), weight)):
+    for others in ((x, weight[:127]), (x, weight[None]), (x.double(), weight), (x[:, 1:].contiguous(), weight), (x[:, 4:], weight), (x, weight[:, :64]),
+                   (x, weight[:, :79]), (x, weight[:, :0]), (x[:, :4].contiguous(), weight), (x[0], weight), (x.clone().requires_grad_(), weight)):
         assert not winograd.pays(*others)
     with torch.autocast('cpu', torch.bfloat16): assert not winograd.pays(x, weight)
 
