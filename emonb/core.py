@@ -230,7 +230,7 @@ def progress(iterable, desc: str, total: int = None):
 # %% ../nbs/01_core.ipynb #21184cd5
 def _send_home(): # joblib's workers, if there are any
     loky = sys.modules.get('joblib.externals.loky.reusable_executor')
-    if loky and loky._executor: loky._executor.terminate(kill_workers=True)
+    if loky and loky._executor: loky._executor.shutdown(kill_workers=True)
 
 multiprocessing.util.Finalize(None, _send_home, exitpriority=1)
 

@@ -250,8 +250,8 @@ def ladder(results: Results) -> pd.DataFrame | None: # a row a rung, a column a 
     shares = {name: name.removeprefix('shared ').removesuffix(', rows') for name in table if name.endswith(', rows')}
     wide.insert(0, 'test shares with training', [', '.join(f'{what} {100*first.loc[rung, name]:.0f} %' for name, what in shares.items()
                                                            if first.loc[rung, name] >= .005) or 'nothing' for rung in wide.index])
-    tested = table.groupby('rung').agg(folds=('folds', 'max'), n=('n', lambda n: ' or '.join(f'{each:,.0f}' for each in sorted(set(n)))))
-    wide.insert(1, 'tested on', [f'{tested.folds[rung]:.0f} fold(s), {tested.n[rung]} chunks' for rung in wide.index])
+    tested = table.groupby('rung').agg(folds=('folds', 'max'), seeds=('seeds', 'max'), n=('n', lambda n: ' or '.join(f'{each:,.0f}' for each in sorted(set(n)))))
+    wide.insert(1, 'tested on', [f'{tested.folds[rung]:.0f} fold(s), {tested.seeds[rung]:.0f} seed(s), {tested.n[rung]} chunks' for rung in wide.index])
     return wide.rename(index=protocol_text).rename_axis(index='accuracy', columns=None)
 
 # %% ../nbs/14_results.ipynb #197a332f

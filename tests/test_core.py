@@ -218,9 +218,15 @@ def test_a_store_on_s3(two_caches, s3, monkeypatch):
     monkeypatch.setenv('EMONB_STORE', 's3://emonb/store')
     share(two_caches, lambda file: s3.put_object(Bucket='emonb', Key=f'store/{file}', Body=b'z'))
 
-def test_no_bucket_and_no_permission_are_one_clear_line(two_caches, s3, monkeypatch):
+@pytest.mark.parametrize('endpoint, bucket', [(None, 'No'), ('http://127.0.0.1:9', 'emonb')]) # a name that S3 does not allow; nobody listens
+def test_an_s3_that_cannot_be_used_is_one_clear_line(two_caches, s3, monkeypatch, endpoint, bucket):
     two_caches('one')
-    monkeypatch.setenv('EMONB_STORE', 's3://a.bucket.that.is.not.there/store')
-    monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://127.0.0.1:9') # nobody listens
+    monkeypatch.setenv('EMONB_STORE', f's3://{bucket}/store')
+    if endpoint: monkeypatch.setenv('AWS_ENDPOINT_URL', endpoint)
     with pytest.raises(EmonbError, match='^EMONB_STORE=s3://.*cannot be used') as caught: cached('kind', 'key', counted)
     assert '\n' not in str(caught.value)
+
+def test_a_pool_of_ones_own_ends_with_the_process(): # joblib's is another class
+    code = 'import emonb.core\nfrom joblib.externals.loky import get_reusable_executor\nprint(get_reusable_executor(1).submit(abs, -1).result())'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=90)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, '1', '')
