@@ -275,13 +275,13 @@ def made_with(results: Results) -> str:
     counts = [f"{shown_name(name)} {manifest['corpora'][name]['clips']:,} clips" for name in in_order(manifest.get('corpora', {})) if name in used]
     took = sum(state.get('seconds', 0) for state in manifest.get('notebooks', {}).values())
     versions, seeds = manifest.get('versions', {}), results.measured.seeds.astype(int).max()
+    commits = {state['commit'] for state in manifest.get('notebooks', {}).values() if state.get('commit')} # of several calls, perhaps
     lines = [f"* Corpora: {', '.join(counts) or _corpora(' '.join(used))}; what each number rests on stands beside it.",
-             f"* Profile `{manifest.get('profile', {}).get('name', '?')}`, {seeds} seed(s), commit {manifest.get('commit') or 'unknown'}, "
+             f"* Profile `{manifest.get('profile', {}).get('name', '?')}`, {seeds} seed(s), commit {', '.join(sorted(commits)) or manifest.get('commit') or 'unknown'}, "
              f"{manifest.get('made', '?')[:10]}; the notebooks took {took/60:.0f} minutes on {manifest.get('cores', '?')} cores, what they found "
              'in the cache not counted.',
              f"* Python {manifest.get('python', '?')}, torch {versions.get('torch', '?')}, scikit-learn {versions.get('scikit-learn', '?')}."]
-    absent = [name for key, name in corpus_names.items() if not {key, f'demo-{key}'} & used]
-    if absent: lines.append(f"* Not at hand: {', '.join(absent)}. Claims that rest on it alone cannot be tested with a substitute. A score that rests "
+    if absent := [name for key, name in corpus_names.items() if not {key, f'demo-{key}'} & used]: lines.append(f"* Not at hand: {', '.join(absent)}. Claims that rest on it alone cannot be tested with a substitute. A score that rests "
                             'on it and others counts as partly reproduced at most; comparisons are judged on the corpora at hand.')
     if any(name.startswith('demo-') for name in used):
         lines.append('* **The demo corpora are made by code. Their numbers say nothing about speech and get no verdict.**')
