@@ -21,7 +21,7 @@ from .experiments import dataset, features_key, search
 from .paper import emotions
 from .protocols import split
 from .training import Settings, pair_max, windows
-from .winograd import PooledConvolution, made_with, pays
+from .winograd import PooledConvolution, PooledSquares, pays, squares_pay
 
 # %% ../nbs/08_cnns.ipynb #0bc1ac07
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ specs = {spec.name: spec for spec in (
 # %% ../nbs/08_cnns.ipynb #884b9e96
 class FullHeight(nn.Module):
     "Convolution along time with filters as high as the input, ReLU, and the larger of each two neighbours."
-    made_with = made_with # its results depend on these, too
+    made_with = PooledConvolution.made_with # its results depend on these, too
 
     def __init__(
         self,
@@ -70,11 +70,15 @@ class FullHeight(nn.Module):
 # %% ../nbs/08_cnns.ipynb #71a148c8
 class Square(nn.Module):
     "Convolution with square filters of odd width, ReLU, and the largest of each 2x2 points."
+    made_with = PooledSquares.made_with
+
     def __init__(self, channels: int, filters: int, width: int):
         super().__init__()
         self.filters = nn.Conv2d(channels, filters, width, padding=width//2)
 
     def forward(self, x): # (n, height, width, channels) → (n, height/2, width/2, filters)
+        zeros, weight = [self.filters.padding[0]]*4, self.filters.weight
+        if squares_pay(padded := F.pad(x, (0, 0, *zeros)), weight): return PooledSquares.apply(padded, weight, self.filters.bias)
         y = self.filters(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
         return F.relu(pair_max(pair_max(y, 1), 2))
 
@@ -117,7 +121,7 @@ def cost(spec: Spec) -> dict: # parameters, and operations for one chunk forward
     return dict(parameters=parameters, operations=operations)
 
 # %% ../nbs/08_cnns.ipynb #45d6e3af
-budgets = pd.DataFrame(dict(smoke=(1, 1, 1, 2, 2, 2), quick=(10, 1, 2, 3, 25, 4), paper=(400, 1, 5, 5, 400, 20)), # profile → its budget
+budgets = pd.DataFrame(dict(smoke=(1, 1, 1, 2, 2, 2), quick=(10, 1, 2, 3, 25, 4), long=(10, 1, 2, 3, 25, 4), paper=(400, 1, 5, 5, 400, 20)), # profile → its budget
                        index=['epochs', 'folds', 'speaker folds', 'seeds of the comparison', 'epochs of the study', 'trials'])
 tried = pd.DataFrame(dict(S=('S2', 1e-4, .1, .336), R=('R1', 1e-4, .01, .361), small=('R2', 5e-4, 1., .352)),
                      index=['tried on', 'rate', 'decay', 'validation accuracy']).T

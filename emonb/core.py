@@ -58,11 +58,12 @@ class Profile:
 profiles = {p.name: p for p in (
     Profile('smoke', clips_per_corpus=84, folds=1, seeds=1, bootstrap=200),
     Profile('quick', clips_per_corpus=None, folds=None, seeds=1, bootstrap=1000),
+    Profile('long', clips_per_corpus=None, folds=None, seeds=1, bootstrap=1000), # budgets in the notebooks differ from those of 'quick'
     Profile('paper', clips_per_corpus=None, folds=None, seeds=5, bootstrap=5000))}
 
 # %% ../nbs/01_core.ipynb #ef0c1b96
 def get_profile(
-    name: str = None # 'smoke', 'quick' or 'paper'; None: 'smoke' under `nbdev_test`, else `EMONB_PROFILE` or 'quick'
+    name: str = None # 'smoke', 'quick', 'long' or 'paper'; None: 'smoke' under `nbdev_test`, else `EMONB_PROFILE` or 'quick'
 ) -> Profile:
     "The profile called `name`."
     name = name or ('smoke' if 'IN_TEST' in os.environ else os.environ.get('EMONB_PROFILE') or 'quick')

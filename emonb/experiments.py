@@ -50,7 +50,7 @@ class Experiment(NamedTuple):
     "What is kept of a trained network."
     predictions: pd.DataFrame # of the training, validation and test rows at the chosen epoch
     curves: pd.DataFrame      # as in `emonb.training.Fitted`
-    snapshots: dict           # epoch -> (n, 7) float32 probabilities, of all rows of the table
+    snapshots: dict           # epoch -> (n, 7) float32 probabilities of validation and test rows, NaN elsewhere
     weights: dict             # name -> tensor, at the chosen epoch
     work: dict                # floating-point `operations` of the training, and the `seconds` that it took (of replicas side by side: all in the first)
 
@@ -117,7 +117,7 @@ def operations(build: Callable, data: Dataset, split: Split, settings: Settings,
         forward = counter.get_total_flops()/len(rows)
         scores.sum().backward()
         both = counter.get_total_flops()/len(rows)
-    return settings.epochs*(both*len(split.train) + forward*len(split.val)) + forward*(1 + len(snapshots))*len(data.labels)
+    return settings.epochs*(both*len(split.train) + forward*len(split.val)) + forward*(len(data.labels) + len(snapshots)*len(split.test))
 
 # %% ../nbs/06c_experiments.ipynb #dd752122
 def _trained(experiment, build, inputs, labels, clips, splits, keys, settings, snapshots):

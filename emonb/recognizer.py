@@ -159,7 +159,7 @@ make_one = 'make one with `emonb train FOLDER`, from a folder with EMO-DB and RA
 def find_recognizer(path=None) -> Path:
     "`path`, or else the recognizer that `emonb train` or the largest run left. Raises `EmonbError` where there is none."
     if path: return Path(path)
-    places = [runs_dir()/place/'recognizer.safetensors' for place in ('', 'paper', 'quick')]
+    places = [runs_dir()/place/'recognizer.safetensors' for place in ('', 'paper', 'long', 'quick')]
     found = next((place for place in places if place.exists()), None)
     if not found: raise EmonbError(f'no recognizer in {shown(runs_dir())}; {make_one}')
     return found

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from .core import EmonbError, progress
+from .paper import emotions
 from .protocols import Split
 from .training import Dataset, DivergedError, Fitted, Settings, _apart, _hardware, _optimiser, _Training, batches, fit
 
@@ -200,7 +201,7 @@ def log_probabilities(
 def _together(build, data, splits, settings, experiment, snapshots):
     "A `Fitted` or a `DivergedError` for each split."
     replicas, lost, labels = Replicas(build, data, splits, settings), {}, torch.from_numpy(data.labels)
-    val = pad_sequence([torch.from_numpy(split.val) for split in splits], batch_first=True)
+    val, test = (pad_sequence([torch.from_numpy(split.parts[part]) for split in splits], batch_first=True) for part in ('val', 'test'))
     every = torch.arange(len(labels)).expand(len(splits), -1)
     for epoch in progress(range(1, settings.epochs + 1), experiment):
         losses, accuracies = replicas.learn()
@@ -213,7 +214,9 @@ def _together(build, data, splits, settings, experiment, snapshots):
                                         f'in epoch {epoch}, at learning rate {settings.rate:g}; choose a smaller rate')
         if len(lost) == len(splits): break
         if epoch in snapshots:
-            for training, found in zip(replicas.trainings, log_probabilities(replicas, every).exp()): training.snapshots[epoch] = found
+            for split, training, of_val, of_test in zip(splits, replicas.trainings, scores.exp(), log_probabilities(replicas, test).exp()):
+                training.snapshots[epoch] = kept = torch.full((len(labels), len(emotions)), torch.nan)
+                kept[split.val], kept[split.test] = of_val[:len(split.val)], of_test[:len(split.test)]
     for r, training in enumerate(replicas.trainings):
         if r not in lost: training.model.load_state_dict(training.best)
     scores = log_probabilities(replicas, every).exp()

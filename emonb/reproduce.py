@@ -152,7 +152,7 @@ def _fingerprints(corpora):
 
 # %% ../nbs/15_reproduce.ipynb #1d1dd5e0
 def reproduce(
-    profile: str = None,    # 'smoke', 'quick' or 'paper'; None: as `get_profile` says, but 'smoke' for the demo corpora
+    profile: str = None,    # 'smoke', 'quick', 'long' or 'paper'; None: as `get_profile` says, but 'smoke' for the demo corpora
     corpora: str = 'auto',  # 'auto', 'demo', or a folder of corpora in their original layouts
     output: str = None,     # the run's folder; None: under `runs_dir()`, the profile's name, with '-demo' where that is
     device: str = 'auto',   # 'auto', 'cpu' or 'cuda'
@@ -256,7 +256,7 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     add = lambda name, do, help, to=commands: _command(to, name, do, help)
     p = add('reproduce', _reproduce, 'run the notebooks and regenerate every table and figure')
-    p.add_argument('--profile', choices=list(profiles), help='how much work: smoke (seconds a notebook), quick (minutes; the default, but smoke for the demo corpora) or paper (GPU)')
+    p.add_argument('--profile', choices=list(profiles), help='how much work: smoke (seconds a notebook), quick (an hour on two cores in all; the default, but smoke for the demo corpora), long (two: the published run) or paper (GPU)')
     p.add_argument('--corpora', default='auto', help='a folder of corpora, demo, or auto: EMONB_DATA or data/, else demo (default: %(default)s)')
     p.add_argument('--device', default='auto', help='cpu, cuda or auto (default: %(default)s)')
     p.add_argument('--seeds', type=int, help="how many seeds (default: the profile's)")
@@ -280,7 +280,7 @@ def _parser():
 
 # %% ../nbs/15_reproduce.ipynb #70960790
 def _use(add): # the commands for one's own recordings
-    model = dict(type=Path, help='file of a recognizer (default: recognizer.safetensors in runs/, where emonb train puts it, or else in runs/paper or runs/quick)')
+    model = dict(type=Path, help='file of a recognizer (default: recognizer.safetensors in runs/, where emonb train puts it, or else in runs/paper, runs/long or runs/quick)')
     p = add('train', _train, 'train a recognizer on labelled recordings')
     p.add_argument('source', type=Path, help='a folder of corpora, or a CSV file with the columns path,emotion,speaker')
     p.add_argument('--output', type=Path, help='file to write (default: recognizer.safetensors in runs/)')

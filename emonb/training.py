@@ -244,17 +244,19 @@ def _trained(build, data, split, settings, experiment, snapshots=(), checkpoint=
     if checkpoint and checkpoint.exists():
         try: _load(training, checkpoint)
         except EmonbError as error: warnings.warn(f'{experiment}: starts over; {error}', stacklevel=2)
-    train, val, every = (torch.from_numpy(rows).to(device) for rows in (split.train, split.val, np.arange(len(x))))
+    train, val, test = (torch.from_numpy(rows).to(device) for rows in split.parts.values())
     written = time.monotonic()
     for epoch in progress(range(len(training.curves) + 1, settings.epochs + 1), experiment):
         shuffled = batches(train, data.clips, settings.batch, training.order)
         on_the_way = _learn(training.model, training.optimiser, x, y, shuffled, cast)
-        training.close_epoch(*on_the_way, _log_probabilities(training.model, x, val, data.clips, cast), y[val])
+        scores = _log_probabilities(training.model, x, val, data.clips, cast)
+        training.close_epoch(*on_the_way, scores, y[val])
         if not np.isfinite(list(training.curves[-1].values())).all():
             raise DivergedError(f'{experiment}: the loss is no number any more in epoch {epoch}, '
                                 f'at learning rate {settings.rate:g}; choose a smaller rate')
         if epoch in snapshots:
-            training.snapshots[epoch] = _log_probabilities(training.model, x, every, data.clips, cast).exp().cpu()
+            training.snapshots[epoch] = kept = torch.full((len(x), len(emotions)), torch.nan) # training rows are not scored for it
+            kept[split.val], kept[split.test] = scores.exp().cpu(), _log_probabilities(training.model, x, test, data.clips, cast).exp().cpu()
         if checkpoint and time.monotonic() - written >= checkpoint_seconds:
             _save(training, checkpoint); written = time.monotonic()
     return training, x, cast
@@ -266,7 +268,7 @@ class Fitted(NamedTuple):
     epoch: int                # the chosen one: best validation accuracy, the earliest of equals
     probabilities: np.ndarray # (n, 7) float32 at that epoch, of all rows of the table
     model: torch.nn.Module    # with that epoch's weights, in evaluation mode
-    snapshots: dict           # epoch -> (n, 7) float32, for the epochs asked for
+    snapshots: dict           # epoch -> (n, 7) float32 of validation and test rows, NaN elsewhere; for the epochs asked for
 
 def fit(
     build: Callable,         # makes the network, which gives class scores (rows, 7) for rows, and, where `data.clips`

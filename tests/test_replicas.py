@@ -37,7 +37,7 @@ def same(one, other, tolerance=1e-4):
     assert np.allclose(one.curves[columns], other.curves[columns], atol=tolerance) and one.epoch == other.epoch
     assert np.allclose(one.probabilities, other.probabilities, atol=tolerance)
     assert list(one.snapshots) == list(other.snapshots)
-    assert all(np.allclose(one.snapshots[epoch], other.snapshots[epoch], atol=tolerance) for epoch in one.snapshots)
+    assert all(np.allclose(one.snapshots[epoch], other.snapshots[epoch], atol=tolerance, equal_nan=True) for epoch in one.snapshots)
     ours, theirs = one.model.state_dict(), other.model.state_dict()
     assert list(ours) == list(theirs) and all(torch.allclose(ours[name], theirs[name], atol=tolerance) for name in ours)
 
