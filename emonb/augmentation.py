@@ -9,13 +9,14 @@ __all__ = ['variants', 'window', 'analysed', 'stretched', 'vary', 'with_variants
 import inspect
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, torch
 
 from .audio import read_native, resample
 from .chunks import Chunks, _append, _resampled, chunk_table
 from .core import EmonbError, cached, progress, shown
 from .features import chunk, chunk_spectrograms, handbuilt, handbuilt_names, sample_rate
 from .protocols import Split, compare
+from .winograd import compiled
 
 # %% ../nbs/09_augmentation.ipynb #11d62100
 variants = pd.DataFrame( # name of the version, shift in semitones, tempo; the original comes first
@@ -25,15 +26,35 @@ variants = pd.DataFrame( # name of the version, shift in semitones, tempo; the o
 # %% ../nbs/09_augmentation.ipynb #662fb227
 window = 512 # samples of the phase vocoder's frames, 32 ms; a frame every quarter of it
 
+def _overlapping(pieces): # (frames, window) → (samples,)
+    "Sum of pieces that lie a quarter of their length apart."
+    quarters = pieces.unflatten(1, (4, -1))
+    total = pieces.new_zeros(len(pieces) + 3, window//4)
+    for i in range(4): total[i:i + len(pieces)] += quarters[:, i]
+    return total.flatten()
+
+def _turn(magnitude, step, direction, frame, share, turned): # → (frames of the result, 257, 2), real and imaginary; `direction` is used up
+    one, half, more = np.float32(1), np.float32(.5), np.float32(1.5)
+    for t in range(len(frame)):
+        f, s = frame[t], share[t]
+        for k in range(magnitude.shape[1]):
+            m = (one - s)*magnitude[f, k] + s*magnitude[f + 1, k]
+            turned[t, k, 0], turned[t, k, 1] = m*direction[k, 0], m*direction[k, 1]
+            real = direction[k, 0]*step[f, k, 0] - direction[k, 1]*step[f, k, 1]
+            imaginary = direction[k, 0]*step[f, k, 1] + direction[k, 1]*step[f, k, 0]
+            to_unit = more - half*(real*real + imaginary*imaginary) # a step of Newton's, so that lengths do not drift
+            direction[k, 0], direction[k, 1] = to_unit*real, to_unit*imaginary
+
+# %% ../nbs/09_augmentation.ipynb #662fb228
 def analysed(
     y: np.ndarray # (n,) float32 at 16 kHz
-):                # magnitude (frames + 2, 257), first phase (257,), change of phase from frame to frame (frames + 1, 257)
+):                # magnitude (frames + 2, 257); first direction in the complex plane (257, 2); its turn from frame to frame (frames + 1, 257, 2)
     "What all versions of a sound are made from."
-    from librosa import stft
-    frames = np.pad(stft(y, n_fft=window).T, ((0, 2), (0, 0)))
-    phase, advance = np.angle(frames), window//4*np.linspace(0, np.pi, window//2 + 1)
-    change = np.diff(phase, axis=0) - advance
-    return np.abs(frames), phase[0], advance + change - 2*np.pi*np.rint(change/(2*np.pi))
+    frames = torch.nn.functional.pad(torch.from_numpy(y), (window//2, window//2)).unfold(0, window, window//4)
+    spectrum = torch.nn.functional.pad(torch.fft.rfft(frames*torch.hann_window(window)), (0, 0, 0, 2))
+    magnitude = spectrum.abs()
+    direction = torch.where(magnitude > 0, spectrum/magnitude, 1)
+    return magnitude.numpy(), *(torch.view_as_real(each).numpy() for each in (direction[0], direction[1:]*direction[:-1].conj()))
 
 def stretched(
     parts,       # `analysed`
@@ -41,16 +62,14 @@ def stretched(
     length: int  # of the result, samples
 ) -> np.ndarray: # (length,) float32
     "A sound faster or slower at the same pitch, by a phase vocoder, as `librosa.effects.time_stretch`."
-    from librosa import istft
-    magnitude, phase, change = parts
+    magnitude, direction, step = parts
     at = np.arange(0, len(magnitude) - 2, rate)
-    frame, share = at.astype(int), np.float32(at % 1)[:, None]
-    turned = np.cumsum(np.vstack([phase, change[frame[:-1]]]), axis=0)
-    turned = np.float32(turned - 2*np.pi*np.rint(turned/(2*np.pi)))
-    magnitude = (1 - share)*magnitude[frame] + share*magnitude[frame + 1]
-    frames = np.empty(turned.shape, np.complex64)
-    frames.real, frames.imag = magnitude*np.cos(turned), magnitude*np.sin(turned)
-    return istft(frames.T, n_fft=window, length=length)
+    turned = np.empty((len(at), *step.shape[1:]), np.float32)
+    compiled(_turn)(magnitude, step, direction.copy(), at.astype(int), np.float32(at % 1), turned)
+    hann = torch.hann_window(window)
+    pieces = torch.fft.irfft(torch.view_as_complex(torch.from_numpy(turned)), window)*hann
+    y, weight = (_overlapping(each)[window//2:][:length] for each in (pieces, hann.square().expand_as(pieces)))
+    return np.pad((y/weight.clamp(min=1e-9)).numpy(), (0, length - len(y)))
 
 # %% ../nbs/09_augmentation.ipynb #847a7b23
 def vary(
@@ -84,7 +103,6 @@ def with_variants(
 # %% ../nbs/09_augmentation.ipynb #30e74688
 def _features_of(clip, rows, folder, offsets):
     "Write the features of all versions of one clip; `rows` are (shift, tempo, first row, chunks)."
-    import torch
     torch.set_num_threads(1) # this process's share of the cores
     native = read_native(clip['path'])
     if native.digest != clip['digest']: raise EmonbError(f"{shown(clip['path'])}: has changed since it was listed; run again")
@@ -121,7 +139,7 @@ def augmented_features(
     Raises `EmonbError` for a file that changed."""
     import emonb.audio, emonb.features, librosa
     code = [Path(module.__file__).read_text() for module in (emonb.audio, emonb.features)]
-    code += [inspect.getsource(each) for each in (analysed, stretched, vary)]
+    code += [inspect.getsource(each) for each in (analysed, _turn, _overlapping, stretched, vary)]
     key = dict(clips=clips[['digest', 'sample_rate']].values, variants=variants.values, code=code, librosa=librosa.__version__)
     table = chunk_table(with_variants(clips))
     folder = cached('augmented', key, lambda folder: _compute(clips, table, folder))
