@@ -57,6 +57,7 @@ def _forth(slope, y, first, leak, products, bias): # the slopes of `y`, → thos
             products[3, t, f], products[4, t, f] = even2 + odd2, even2 - odd2
             products[5, t, f], products[6, t, f] = even3 + odd3, even3 - odd3
 
+# %% ../nbs/06d_winograd.ipynb #f9a1b2c3
 @functools.cache
 def compiled(function):
     "`function` as Numba makes it, when it is first needed: that takes a second."
