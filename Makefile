@@ -8,7 +8,7 @@ override CORPORA := $(or $(CORPORA),$(EMONB_DATA),auto)
 unexport EMONB_DATA
 DATA = $(if $(filter auto demo,$(CORPORA)),,EMONB_DATA="$$(cd "$(CORPORA)" && pwd)")
 
-.PHONY: reproduce test test-data lab docs bench faults readme
+.PHONY: reproduce test test-data lab docs bench faults million readme
 reproduce: $(READY)
 	$(BIN)/emonb reproduce $(if $(PROFILE),--profile $(PROFILE)) --corpora "$(CORPORA)" $(ARGS)
 
@@ -33,6 +33,10 @@ bench: $(READY)
 # what make test does with runs, disks, clocks and files, with twenty kills and not three; how many faults were tried stands in nbs/results/faults.csv
 faults: $(READY)
 	EMONB_KILLS=20 EMONB_FAULTS=nbs/results/faults.csv $(BIN)/pytest -q -s tests/test_faults.py
+
+# corpora of up to a million chunks; 41 GB of disk under TMPDIR
+million: $(READY)
+	EMONB_GROWTH=nbs/results/memory_growth.csv $(BIN)/python -m tests.bench_million
 
 readme: $(READY)
 	$(BIN)/python -m tests.buttons
