@@ -46,7 +46,7 @@ def desk(tmp_path_factory):
     for path in some.path[:2]: shutil.copy(path, desk/'recordings')
     shutil.copy(load_clips(demo_corpora(), ['enterface']).path[0], desk/'talk.mp4')
     some.assign(split=['train', 'test']*(len(some)//2) + ['val']*(len(some) % 2))[['split', 'clip', 'speaker']].to_csv(desk/'splits.csv', index=False)
-    for run in ('runs/quick', 'runs/smoke-demo', 'nbs/results'): shutil.copytree(root/'nbs'/'results', desk/run, ignore=shutil.ignore_patterns('*.png'))
+    for run in ('runs/quick', 'runs/long', 'runs/smoke-demo', 'nbs/results'): shutil.copytree(root/'nbs'/'results', desk/run, ignore=shutil.ignore_patterns('*.png'))
     return desk
 
 def run_it(command, desk):
