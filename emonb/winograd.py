@@ -137,7 +137,7 @@ def _pool(products, bias, y, largest): # (2*rows, 2*columns, filters), (filters,
                 left, right = b if b > a else a, d if d > c else c
                 value, at = (right if right > left else left) + bias[f], 2 + (d > c) if right > left else 0 + (b > a)
                 largest[i, j, f] = at if value > 0 else 4
-                y[i, j, f] = value if value > 0 else np.float32(0)
+                y[i, j, f] = np.float32(0) if value <= 0 else value # what is no number stays so, and the engine sees it
 
 def _unpool(slope, largest, products, bias): # the slopes of `y`, → those of the products; those of the bias are added to `bias`
     zero = np.float32(0)

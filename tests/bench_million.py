@@ -1,4 +1,4 @@
-"""Memory and time as corpora grow: `make million` (1,000 to 1,000,000 chunks; the last takes 41 GB of disk and about an hour on two cores),
+"""Memory and time as corpora grow: `make million` (1,000 to 1,000,000 chunks; the last needs 41 GB of disk),
 or `python -m tests.bench_million 1000 10000`. EMONB_GROWTH names a file that gets the rows.
 
 Clips of noise, written to disk, go through the clip table, features, the leak-free split, one epoch of R2 whose inputs are read from disk

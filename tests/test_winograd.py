@@ -69,3 +69,54 @@ def test_kept_results_depend_on_its_code(monkeypatch):
     before = known()
     monkeypatch.setattr(cnns.FullHeight, 'made_with', cnns.FullHeight.made_with[1:])
     assert known() != before
+
+
+def squares(n, filters=128, side=32):
+    torch.manual_seed(0)
+    return torch.randn(n, side + 4, side + 4, 2), torch.randn(filters, 2, 5, 5), torch.randn(filters)
+
+def of_torch(x, weight, bias):
+    F = torch.nn.functional
+    return F.relu(F.max_pool2d(F.conv2d(x.permute(0, 3, 1, 2), weight, bias), 2)).permute(0, 2, 3, 1)
+
+@pytest.mark.parametrize('side, filters', [(32, 128), (34, 200), (6, 256), (2, 128), (64, 3000)]) # one strip, several, with a rest, of one row
+def test_squares_are_torchs(side, filters):
+    x, weight, bias = squares(2, filters, side)
+    slope = torch.randn(2, side//2, side//2, filters)
+    def outcome(way, dtype):
+        w, b = (each.to(dtype, copy=True).requires_grad_() for each in (weight, bias))
+        y = way(x.to(dtype), w, b); y.backward(slope.to(dtype))
+        return y.detach(), w.grad, b.grad
+    for ours, exact in zip(outcome(winograd.PooledSquares.apply, torch.float32), outcome(of_torch, torch.float64)):
+        assert ours.shape == exact.shape and (ours - exact).norm() < 1e-3*exact.norm()
+
+def test_squares_give_the_same_bits_again_and_no_rows_for_none():
+    x, weight, bias = squares(3)
+    assert torch.equal(winograd.PooledSquares.apply(x, weight, bias), winograd.PooledSquares.apply(x, weight, bias))
+    assert torch.equal(winograd.PooledSquares.apply(x, weight, bias)[:1], winograd.PooledSquares.apply(x[:1], weight, bias))
+    assert winograd.PooledSquares.apply(x[:0], weight, bias).shape == (0, 16, 16, 128)
+
+def test_squares_that_are_no_number_stay_no_number():
+    x, weight, bias = squares(2)
+    assert winograd.PooledSquares.apply(x, weight*torch.nan, bias).isnan().all()
+    assert winograd.PooledSquares.apply(x, weight, bias*torch.nan).isnan().all()
+
+def test_the_slope_goes_to_the_first_of_equals(): # down before across, as `pair_max` has it
+    x, weight, bias = torch.ones(1, 6, 6, 2), torch.ones(128, 2, 5, 5, requires_grad=True), torch.zeros(128)
+    winograd.PooledSquares.apply(x, weight, bias).sum().backward()
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+
+def test_where_squares_are_taken():
+    x, weight, _ = squares(2)
+    assert winograd.squares_pay(x, weight)
+    for others in ((x, weight[:127]), (x, weight[:, :1]), (x, weight[:, :, :4]), (x.double(), weight), (x[:, 1:].contiguous(), weight), (x[:, 4:], weight),
+                   (x[:, :4].contiguous(), weight), (x[0], weight), (x.clone().requires_grad_(), weight)):
+        assert not winograd.squares_pay(*others)
+    with torch.autocast('cpu', torch.bfloat16): assert not winograd.squares_pay(x, weight)
+
+def test_kept_results_of_squares_depend_on_their_code(monkeypatch):
+    data, part = Dataset(np.zeros((4, 2, 64, 64), np.float32), np.zeros(4, np.int64)), Split('paper', 0, 0, *map(np.array, ([0, 1], [2], [3])), 4)
+    known = lambda: made_of('S1', lambda: cnns.build(cnns.specs['S1']), '', data, part, Settings())
+    before = known()
+    monkeypatch.setattr(cnns.Square, 'made_with', cnns.Square.made_with[1:])
+    assert known() != before
