@@ -5,7 +5,7 @@ how much of two cores is used; and the making of versions alone beside librosa.e
 in EMONB_DATA, or else of the demo corpora."""
 import json, os, statistics, subprocess, sys, tempfile, time
 
-import librosa
+import librosa, torch
 
 from emonb.audio import read_audio
 from emonb.augmentation import analysed, variants, vary, window
@@ -55,6 +55,7 @@ def theirs(y):
 
 def beside_librosa():
     "CPU time of the eight copies, on one core."
+    torch.set_num_threads(1) # a second thread's waiting is CPU time, too
     clips = open_corpora('auto', 'smoke').sample(10, random_state=0)
     ys = [read_audio(path) for path in clips.path]
     seconds, times = sum(map(len, ys))/sample_rate, dict(emonb=[], librosa=[])
