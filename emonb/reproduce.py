@@ -324,7 +324,7 @@ def _export(o): _of('export').export_onnx(_of('recognizer').load_recognizer(o.mo
 def _report(o):
     if len(o.runs) > 2: raise EmonbError('report: compares two runs at most; give one or two folders')
     if len(o.runs) == 1: return print(_of('results').report(o.runs[0]), end='')
-    differs = _of('results').compare_runs(*o.runs)
+    differs = _of('runs').compare_runs(*o.runs)
     print(differs.round(4).to_string(index=False) if len(differs) else 'Both runs say the same.')
 
 def _check(o): print(_of('integrity').check_text(o.folder or data_dir()))

@@ -56,6 +56,11 @@ def test_no_developer_tool_or_display_is_imported_with_a_module(path):
     names |= {node.module.split('.')[0] for node in top if isinstance(node, ast.ImportFrom) and node.module}
     assert not names & {'nbdev', 'fastcore', 'execnb', 'IPython', 'papermill', 'pytest', 'librosa'}
 
+@each_numbered
+def test_a_run_is_opened_with_the_profile_that_was_asked_for(path):
+    code = '\n'.join(map(source, cells(path)))
+    assert 'start_run(run' not in code or 'get_profile(profile)' in code
+
 @each_module
 def test_modules_stay_small(path): assert len(path.read_text().splitlines()) <= 350
 
