@@ -24,7 +24,7 @@ training.checkpoint_seconds = 0 # after each epoch
 from emonb.cnns import build, specs
 from emonb.experiments import run_folds
 from emonb.training import Settings
-fits = run_folds('R2', lambda: build(specs['R2']), chunks, 'clip', 'clip', Settings(epochs=10, batch=16, device='cpu'), folds=2)
+fits = run_folds('R2', lambda: build(specs['R2']), chunks, 'clip', 'clip', Settings(epochs=60, batch=16, device='cpu'), folds=2)
 found = store.predictions('r2', pd.concat([fitted.predictions for _, fitted in fits], ignore_index=True))
 score = found[found.split == 'test'].filter(like='p_').max(axis=1).mean()
 store.claims('01_train', pd.DataFrame([dict(claim='confidence', ours=score, verdict='reproduced')]))'''
@@ -56,7 +56,7 @@ def command(house, output):
             'sys.exit(reproduce.main(["reproduce", "--profile", "smoke", "--corpora", f"{sys.argv[1]}/corpora", "--output", sys.argv[2]]))')
     return [sys.executable, '-c', code, str(house), str(house/output)]
 
-def environment(house, cache, **more): return {**os.environ, 'EMONB_CACHE': str(house/cache), 'OMP_NUM_THREADS': '1', **more}
+def environment(house, cache, **more): return {**os.environ, 'EMONB_CACHE': str(house/cache), 'OMP_NUM_THREADS': '1', 'LOKY_MAX_CPU_COUNT': '1', **more} # trainings in the notebook itself, where checkpoints are frequent
 
 def start(house, output, cache, **more):
     return subprocess.Popen(command(house, output), env=environment(house, cache, **more), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
