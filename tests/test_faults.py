@@ -218,7 +218,7 @@ def namespaced(house, script):
 
 def run_in(house, output, cache): return f"EMONB_CACHE={shlex.quote(str(house/cache))} OMP_NUM_THREADS=1 {shlex.join(command(house, output))} 2>&1; echo status $?"
 
-full = [('output', 60), ('cache', 6000), *([('output', 8), ('cache', 100)] if 'EMONB_KILLS' in os.environ else [])] # make faults: all
+full = [('output', 40), ('cache', 6000), *([('output', 8), ('cache', 100)] if 'EMONB_KILLS' in os.environ else [])] # make faults: all
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='mounts a disk as Linux does')
 @pytest.mark.parametrize('place, kilobytes', full)
