@@ -140,7 +140,7 @@ def untested(results: Results) -> pd.DataFrame: # a row a claim: statement, corp
 # %% ../nbs/14_results.ipynb #32ce02d9
 def in_short(results: Results, where: str = '') -> list: # of sentences
     "What became of the paper's comparisons, what they rest on, and what shared data are worth."
-    left, lines = untested(results), [f"{fate}: {' '.join(statements)}" for fate, statements in comparisons(results).items()]
+    left, lines = untested(results), [f"**{fate}:** {' '.join(statements)}" for fate, statements in comparisons(results).items()]
     alone = (left['rests on'] == corpus_names['enterface']).sum()
     return lines + _rests(results, where) + [f"{len(left)} scores and comparisons got no verdict, {alone} of them since they rest on {corpus_names['enterface']} alone."]*bool(len(left))
 
