@@ -121,7 +121,7 @@ def test_snapshots_lie_in_the_second_half():
 
 @each_spec
 def test_settings_come_from_the_table(spec):
-    settings = cnns.settings_of(spec, 'quick', None)
+    settings = cnns.settings_of(spec, 'long', None)
     assert settings.epochs == 10 and settings.rate in set(cnns.tried.rate)
 
 
