@@ -93,12 +93,13 @@ def _rests(results, where): # what the comparisons rest on, and what shared data
     if rival is not None:
         lines.append('R1 minus a tuned SVM on the hand-built features, which the paper did not try (below zero: the SVM is better): '
                      f"{_scores(rival.rename(columns=dict(value='ours')), '+')} ({_link('08_cnns', where)}).")
+    signed = lambda row: f"{row.model} {_percent(row, '+')}"
     if seeds is not None and (n := seeds.seed.nunique()) > 1:
         spread = [f'{name} scores {100*each.min():.1f} to {100*each.max():.1f} %' for name, each in seeds.groupby('network').accuracy]
-        lines.append(f"Verdicts on networks rest on one seed, whose luck no interval over clips knows: with {n} seeds {', '.join(spread)} ({_link('08_cnns', where)}).")
+        lines.append(f"Verdicts rest on {results.measured.seeds.astype(int).max()} seed(s), whose luck no interval over clips knows: with {n} seeds {', '.join(spread)} ({_link('08_cnns', where)}).")
     if steps is not None:
         by = {step: rows.rename(columns=dict(value='ours')) for step, rows in steps.groupby(['above', 'below'])}
-        said = [f"{words} {', '.join(f'{row.model} {_percent(row, chr(43))}' for row in by[step].itertuples())}" for step, words in worth.items() if step in by]
+        said = [f"{words} {', '.join(map(signed, by[step].itertuples()))}" for step, words in worth.items() if step in by]
         lines.append(f"What shared data are worth, on clips tested both ways, {steps.seeds.max()} seed(s): {'; '.join(said)} ({_link('11a_ladder', where)}).")
     return lines
 

@@ -60,8 +60,12 @@ def test_findings_come_from_the_tables_of_the_run(tmp_path):
                       corpora='ravdess')).to_csv(folder/'augmentation_longer.csv', index=False)
     pd.DataFrame(dict(corpus=['emodb', 'sum'], **{'hop 512 ms': [1, 111], 'hop 256 ms': [2, 22222]})).to_csv(folder/'chunk_audit.csv', index=False)
     pd.DataFrame({'correlation': [.51, .9], 'correlation untrained': [.5, .93], 'gained': [.01, -.03]}).to_csv(folder/'filters.csv', index=False)
+    pd.DataFrame(dict(network=['R2', 'R2', 'R3', 'R3'], seed=[0, 1, 0, 1], accuracy=[.3, .37, .2, .25])).to_csv(folder/'cnn_seeds.csv', index=False)
+    pd.DataFrame(dict(model='R1', above=['paper', 'clip', 'speaker'], below=['clip', 'speaker', 'speaker+sentence'], value=[.01, .028, .9], ci_low=[-.01, .006, .8],
+                      ci_high=[.03, .047, .95], seeds=3)).to_csv(folder/'ladder_steps.csv', index=False)
     said = results.summary(read_results(folder))
-    for text in ('-7.6 points (-9.0 to -6.0) with chunks shuffled', '+1.0 points', 'R1 30.0 % (20.0–50.0) after 9 epochs', 'copies made before the split',
+    assert 'R1 +90.0' not in said # new sentences are no shared clips or speakers
+    for text in ('Verdicts rest on 1 seed(s)', 'with 2 seeds R2 scores 30.0 to 37.0 %', 'test clips in training R1 +1.0 points (-1.0 to +3.0)', 'test speakers R1 +2.8 points (+0.6 to +4.7)', '-7.6 points (-9.0 to -6.0) with chunks shuffled', '+1.0 points', 'R1 30.0 % (20.0–50.0) after 9 epochs', 'copies made before the split',
                  'but 22,222 that overlap by half', '-0.03 to +0.01'): assert text in said, text
 
 def test_published_yardsticks_stand_beside_ours(tmp_path):

@@ -63,13 +63,6 @@ def test_where_it_is_taken():
         assert not winograd.pays(*others)
     with torch.autocast('cpu', torch.bfloat16): assert not winograd.pays(x, weight)
 
-def test_kept_results_depend_on_its_code(monkeypatch):
-    data, part = Dataset(np.zeros((4, 2, 64, 64), np.float32), np.zeros(4, np.int64)), Split('paper', 0, 0, *map(np.array, ([0, 1], [2], [3])), 4)
-    known = lambda: made_of('R1', lambda: cnns.build(cnns.specs['R2']), '', data, part, Settings())
-    before = known()
-    monkeypatch.setattr(cnns.FullHeight, 'made_with', cnns.FullHeight.made_with[1:])
-    assert known() != before
-
 
 def squares(n, filters=128, side=32):
     torch.manual_seed(0)
@@ -114,9 +107,11 @@ def test_where_squares_are_taken():
         assert not winograd.squares_pay(*others)
     with torch.autocast('cpu', torch.bfloat16): assert not winograd.squares_pay(x, weight)
 
-def test_kept_results_of_squares_depend_on_their_code(monkeypatch):
+
+@pytest.mark.parametrize('layer, network', [('FullHeight', 'R2'), ('Square', 'S1')])
+def test_kept_results_depend_on_the_code(monkeypatch, layer, network):
     data, part = Dataset(np.zeros((4, 2, 64, 64), np.float32), np.zeros(4, np.int64)), Split('paper', 0, 0, *map(np.array, ([0, 1], [2], [3])), 4)
-    known = lambda: made_of('S1', lambda: cnns.build(cnns.specs['S1']), '', data, part, Settings())
-    before = known()
-    monkeypatch.setattr(cnns.Square, 'made_with', cnns.Square.made_with[1:])
+    known = lambda: made_of(network, lambda: cnns.build(cnns.specs[network]), '', data, part, Settings())
+    before, kind = known(), getattr(cnns, layer)
+    monkeypatch.setattr(kind, 'made_with', kind.made_with[1:])
     assert known() != before
