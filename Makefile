@@ -30,9 +30,9 @@ docs: $(READY)
 bench: $(READY)
 	$(DATA) $(BIN)/python -m tests.bench
 
-# what make test does with runs, disks, clocks and files, with twenty kills and not three; how many faults were tried stands in nbs/results/faults.csv
+# what make test does with runs, disks, clocks, downloads and files, with twenty kills and not three; how often each was tried stands in nbs/results/faults.csv
 faults: $(READY)
-	EMONB_KILLS=20 EMONB_FAULTS=nbs/results/faults.csv $(BIN)/pytest -q -s tests/test_faults.py
+	EMONB_KILLS=20 EMONB_FAULTS=nbs/results/faults.csv $(BIN)/pytest -q -s -m fault tests
 
 # corpora of up to a million chunks; 41 GB of disk under TMPDIR
 million: $(READY)

@@ -54,7 +54,7 @@ def _packed(value):
 def _opened(value):
     if not isinstance(value, _Mapped): return value
     kind, name, *inside = value.file.split('/')
-    return np.load(fetched(kind, name).joinpath(*inside), mmap_mode='r') # compared with its checksums, even where it is there
+    return np.load(fetched(kind, name).joinpath(*inside), mmap_mode='r') # compared with its checksums, once a process, even where it is there
 
 # %% ../nbs/06b_cluster.ipynb #c1296dad
 _alone = threading.RLock()

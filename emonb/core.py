@@ -63,9 +63,10 @@ profiles = {p.name: p for p in (
 
 # %% ../nbs/01_core.ipynb #ef0c1b96
 def get_profile(
-    name: str = None # 'smoke', 'quick', 'long' or 'paper'; None: 'smoke' under `nbdev_test`, else `EMONB_PROFILE` or 'quick'
+    name: str | Profile = None # 'smoke', 'quick', 'long' or 'paper'; None: 'smoke' under `nbdev_test`, else `EMONB_PROFILE` or 'quick'
 ) -> Profile:
-    "The profile called `name`."
+    "The profile called `name`; a profile is given back, so that a notebook's cell may be run twice."
+    if isinstance(name, Profile): return name
     name = name or ('smoke' if 'IN_TEST' in os.environ else os.environ.get('EMONB_PROFILE') or 'quick')
     if name not in profiles: raise EmonbError(f"profile '{name}': there is none; choose one of {', '.join(profiles)}")
     return profiles[name]
@@ -286,10 +287,12 @@ def _git_commit():
     except (OSError, subprocess.CalledProcessError): return None
 
 def provenance() -> dict:
-    "What a result was made with: time, commit, Python, machine type and the versions of the libraries that compute."
+    "What a result was made with: time, commit, Python, machine type, GPU where one is in use, and the versions of the libraries that compute."
     names = ('numpy', 'scipy', 'pandas', 'scikit-learn', 'soundfile', 'soxr', 'av', 'torch')
+    torch = sys.modules.get('torch') # what has not loaded it does not use a GPU
+    gpu = dict(gpu=torch.cuda.get_device_name()) if torch and torch.cuda.is_available() else {}
     return dict(made=datetime.now(timezone.utc).isoformat(timespec='seconds'), commit=_git_commit(),
-                python=platform.python_version(), machine=f'{platform.system()} {platform.machine()}', cores=os.cpu_count(),
+                python=platform.python_version(), machine=f'{platform.system()} {platform.machine()}', cores=os.cpu_count(), **gpu,
                 versions={name: importlib.metadata.version(name) for name in names})
 
 # %% ../nbs/01_core.ipynb #cfcfa6f9
@@ -324,11 +327,11 @@ def _of_living_driver(path, driver):
     if not psutil.pid_exists(int(driver)): raise EmonbError(f'{shown(path)}: the run that this notebook belongs to has ended; run again')
 
 def start_run(
-    run: str | None,  # name of the folder under `runs_dir()`, or its path; None: the profile's name
+    run: str | Run | None, # name of the folder under `runs_dir()`, or its path; None: the profile's name; one that is open is opened again
     profile: Profile
 ) -> Run:
     "Open the run folder, new or not, and note in its manifest what it is made with."
-    opened = Run(runs_dir()/(run or profile.name))
+    opened = Run(runs_dir()/(run.path if isinstance(run, Run) else run or profile.name))
     if driver := os.environ.get('EMONB_DRIVER'): _of_living_driver(opened.path, driver)
     write_manifest(opened.path, profile=profile, **provenance())
     return opened

@@ -7,7 +7,7 @@ __all__ = ['shortest', 'longest', 'most_clipped', 'load_clips', 'report', 'shown
            'Player']
 
 # %% ../nbs/02_data.ipynb #1a4f0865
-import base64, io, json, os, re
+import base64, functools, io, json, os, re
 from pathlib import Path, PurePosixPath
 import pandas as pd, soundfile as sf
 from joblib import Parallel, delayed
@@ -24,14 +24,14 @@ def _status(path):
     return status.st_size, status.st_mtime_ns
 
 def _walk(folder):
-    "Media files, CSV files and demo markers under `folder`, relative to it."
+    "Media and CSV files under `folder`, relative to it."
     found, seen = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         here = os.stat(parent)
         if (here.st_dev, here.st_ino) in seen: folders.clear(); continue
         seen.add((here.st_dev, here.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith('.') and name != '__MACOSX')
-        wanted = [name for name in names if _suffix(name) in media_suffixes | {'.csv'} or name == 'demo.json']
+        wanted = [name for name in names if _suffix(name) in media_suffixes | {'.csv'}]
         found += [Path(parent, name).relative_to(folder).as_posix() for name in wanted if not name.startswith('.')]
     return sorted(found)
 
@@ -60,11 +60,10 @@ def _label(folder, files):
     return pd.DataFrame(rows, columns=_columns), told
 
 # %% ../nbs/02_data.ipynb #6854341c
-def _demo_named(folder, files, clips, told):
+def _demo_named(folder, clips, told):
     "`clips` and `told`, with names prefixed of all that lies at or below a `demo.json`."
-    marked = [PurePosixPath(file).parent for file in files if PurePosixPath(file).name == 'demo.json']
-    above = any((place/'demo.json').exists() for place in folder.absolute().parents)
-    is_demo = lambda file: above or any(PurePosixPath(file).is_relative_to(place) for place in marked)
+    marked = functools.cache(lambda place: (place/'demo.json').exists() or place != place.parent and marked(place.parent))
+    is_demo = lambda file: marked(Path(os.path.abspath(folder/file)).parent)
     demo = clips.file.map(is_demo).astype(bool)
     for column in ('clip', 'corpus', 'speaker', 'sentence'):
         clips[column] = clips[column].mask(demo & (clips[column] != ''), 'demo-' + clips[column])
@@ -169,16 +168,23 @@ _help = 'set EMONB_DATA to the folder of your corpora, or fetch one with `emonb 
 def _labelled(folder):
     "All clips that the names under `folder` promise, and what to tell of the other files."
     if not folder.is_dir(): raise EmonbError(f'{shown(folder)}: there is no such folder; {_help}')
-    files = _walk(folder)
-    clips, told = _demo_named(folder, files, *_label(folder, files))
+    clips, told = _demo_named(folder, *_label(folder, _walk(folder)))
     if clips.empty:
         hint = f', and {told[0][1]} {told[0][2]}' if told else ''
         names = ', '.join(corpus_info.name)
         raise EmonbError(f'{shown(folder)}: holds no clip of {names}, nor a CSV list{hint}; {_help}')
-    twice, ambiguous = clips[clips.duplicated('file')], _ambiguous(folder, clips)
-    told += _tell(twice, 'is listed twice', 'delete one of the rows')
+    ambiguous = _ambiguous(folder, clips)
     told += _tell(ambiguous, 'is one of the ambiguous clips that EMO-DB 2.0 adds', 'nothing to do')
-    return clips.drop(twice.index.union(ambiguous.index)), told
+    return clips.drop(ambiguous.index), told
+
+def _listed(file):
+    "All clips that one list names, and what to tell of its other lines."
+    if not file.is_file(): raise EmonbError(f'{shown(file)}: there is no such file; give a folder or a CSV file')
+    rows, told = read_list(file.parent, file.name)
+    if not rows:
+        where, problem, advice = told[0][1:4] if told else (shown(file), 'names no recording', 'add a row for each')
+        raise EmonbError(f'{where}: {problem}; {advice}')
+    return _demo_named(file.parent, pd.DataFrame(rows, columns=_columns), told)
 
 def _chosen(folder, clips, corpora):
     "The rows of the wanted corpora."
@@ -192,14 +198,16 @@ _table = ['clip', 'corpus', 'path', 'video', 'speaker', 'sex', 'emotion', 'sente
           'duration', 'sample_rate', 'samples', 'digest']
 
 def load_clips(
-    folder,        # holds corpora, in any layout and at any depth
+    source,        # a folder that holds corpora, in any layout and at any depth; or a CSV file, to be read as the only list
     corpora = None # names of the wanted ones ('emodb' or ['emodb', 'savee']); None: all
 ) -> pd.DataFrame: # a row a clip, sorted by `clip`; `duration` in s, `sample_rate` in Hz, `digest` of the decoded sound
-    "Read the corpora in `folder`. Raises `EmonbError` where there are none; a bad file is told in `report` instead."
-    folder = Path(folder).expanduser()
-    clips, told = _labelled(folder)
+    "Read the corpora in `source`. Raises `EmonbError` where there are none; a bad file is told in `report` instead."
+    source = Path(source).expanduser()
+    folder, (clips, told) = (source.parent, _listed(source)) if _suffix(source) == '.csv' else (source, _labelled(source))
     if corpora is not None: clips = _chosen(folder, clips, corpora)
-    parts = [_measured(folder, part) for _, part in clips.groupby('corpus')]
+    twice = clips[clips.duplicated('file')] # by one of the lists that are wanted
+    told += _tell(twice, 'is listed twice', 'delete one of the rows')
+    parts = [_measured(folder, part) for _, part in clips.drop(twice.index).groupby('corpus')]
     kept, more = _one_row_a_clip(pd.concat(parts, ignore_index=True))
     told = sorted(told + more, key=lambda t: (t[-1], t[:-1]))
     if kept.empty: raise EmonbError(f'{shown(folder)}: no file is usable; {told[0][1]} {told[0][2]}; {told[0][3]}')
@@ -218,10 +226,11 @@ def report(
     told = pd.DataFrame(json.loads(clips.attrs['report']), columns=['corpus', 'file', 'problem', 'advice', 'kept'])
     return told[['file', 'problem', 'advice', 'kept', 'corpus']].astype({'kept': bool})
 
+_names = {**corpus_info.name, 'fer2013': 'FER-2013'} # the last has faces only, and is in no clip table
 def shown_name(corpus: str) -> str:
-    "The usual name of a corpus of the clip table, 'emodb' → 'EMO-DB', 'demo-emodb' → 'demo EMO-DB'; of a list, its own."
+    "The usual name of a corpus, 'emodb' → 'EMO-DB', 'demo-emodb' → 'demo EMO-DB'; of a list, its own."
     bare = corpus.removeprefix('demo-')
-    return ('demo ' if bare != corpus else '') + (corpus_info.name[bare] if bare in corpus_info.index else bare)
+    return ('demo ' if bare != corpus else '') + _names.get(bare, bare)
 
 def in_order(corpora) -> list:
     "Corpora in the order of `corpus_info`, recordings before demo clips, lists last."

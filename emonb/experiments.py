@@ -7,7 +7,7 @@ __all__ = ['dataset', 'features_key', 'Job', 'Experiment', 'run_jobs', 'run_expe
            'folds_of', 'run_folds', 'search']
 
 # %% ../nbs/06c_experiments.ipynb #400b5b40
-import contextlib, dataclasses, functools, inspect, itertools, json, os, time, warnings
+import contextlib, dataclasses, functools, inspect, itertools, json, math, os, time, warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from .core import EmonbError, cache_dir, cached, digest, fetched, pick_device
 from .evaluation import predictions
 from .paper import emotions
 from .protocols import Split, splits
-from .training import Dataset, DivergedError, Settings, batches, fit, made_of, write_checkpoint
+from .training import Dataset, DivergedError, Settings, _hardware, batches, fit, made_of, write_checkpoint
 
 # %% ../nbs/06c_experiments.ipynb #ac7dbb46
 def dataset(chunks: Chunks) -> Dataset:
@@ -52,7 +52,7 @@ class Experiment(NamedTuple):
     curves: pd.DataFrame      # as in `emonb.training.Fitted`
     snapshots: dict           # epoch -> (n, 7) float32 probabilities of validation and test rows, NaN elsewhere
     weights: dict             # name -> tensor, at the chosen epoch
-    work: dict                # floating-point `operations` of the training, and the `seconds` that it took (of replicas side by side: all in the first)
+    work: dict                # the `seconds` that the training took (of replicas side by side: all in the first)
 
 # %% ../nbs/06c_experiments.ipynb #7ff327ef
 def run_jobs(
@@ -64,11 +64,13 @@ def run_jobs(
     for job, names in zip(jobs, keys):
         missing = [(split, key) for split, key in zip(job.splits, names) if digest(key) not in asked and not _is_there(key)]
         asked |= {digest(key) for _, key in missing}
-        blocks += [(job.experiment, job.build, *job.data, *zip(*block), job.settings, job.snapshots) for block in _blocks(missing, job.settings)]
-    if blocks: _side_by_side(_trained, blocks)
+        blocks += [(job.experiment, job.build, *job.data, *zip(*block), _settled(job.settings), job.snapshots)
+                   for block in _blocks(missing, job.settings)]
+    if blocks: _side_by_side(_trained, blocks, any(_on_gpu(job.settings) for job in jobs))
     found = [[_stored(key, job, split) for split, key in zip(job.splits, names)] for job, names in zip(jobs, keys)]
     if log := os.environ.get('EMONB_WORK'): # a file; a line a training, for the account of 16_performance
-        with open(log, 'a') as file: file.writelines(f'{json.dumps(each.work)}\n' for some in found for each in some)
+        work = [dict(each.work, operations=count) for job, some in zip(jobs, found) for each, count in zip(some, operations(job))]
+        with open(log, 'a') as file: file.writelines(f'{json.dumps(each)}\n' for each in work)
     return found
 
 def run_experiments(*job) -> list: # of `Experiment`, one a split
@@ -87,6 +89,10 @@ def _keys(job):
     key = [job.key, inspect.getsource(replicas)] if _on_gpu(job.settings) else job.key
     return [made_of(job.experiment, job.build, key, job.data, split, job.settings, job.snapshots) for split in job.splits]
 
+def _settled(settings):
+    "With the precision that stands in the key, whatever processor it is trained on."
+    return dataclasses.replace(settings, precision=str(_hardware(settings)[1]).removeprefix('torch.'))
+
 def _is_there(key):
     try: return bool(fetched('experiments', digest(key)))
     except EmonbError: return False
@@ -97,44 +103,48 @@ def _blocks(missing, settings):
     if not os.environ.get('EMONB_SCHEDULER'): return [missing] if missing else []
     return [list(some) for _, some in itertools.groupby(missing, lambda each: each[0].seed)]
 
-def _side_by_side(do, jobs):
-    "`spread`, in processes of one core each."
+def _side_by_side(do, jobs, on_gpu):
+    "`spread`, in processes of one core each; for a GPU, which they would share, in this one."
     threads, workers = torch.get_num_threads(), int(os.environ.get('EMONB_WORKERS') or (1 if 'IN_TEST' in os.environ else os.cpu_count()))
     torch.set_num_threads(1)
     try:
-        with joblib.parallel_config(n_jobs=min(workers, len(jobs)) if jobs and not torch.cuda.is_available() else 1): return spread(do, jobs)
+        with joblib.parallel_config(n_jobs=1 if on_gpu else max(1, min(workers, len(jobs)))): return spread(do, jobs)
     finally: torch.set_num_threads(threads)
 
 # %% ../nbs/06c_experiments.ipynb #024ba956
-def operations(build: Callable, data: Dataset, split: Split, settings: Settings, snapshots=()) -> float:
-    "Floating-point operations of a training, as torch counts them on a few rows, forward and backward."
+def operations(job: Job) -> list: # a number a split
+    "Floating-point operations of each training: of the products that are executed on the job's device, as torch counts them on a few rows."
     from torch.utils.flop_counter import FlopCounterMode
-    with torch.random.fork_rng([]): network = build()
-    rows, more = next(batches(torch.from_numpy(split.train), data.clips, 16))
-    x = torch.from_numpy(np.array(data.inputs[rows.numpy()]))
-    with FlopCounterMode(display=False) as counter, warnings.catch_warnings(action='ignore'), torch.backends.mkldnn.flags(enabled=False):
-        scores = network(x, *more) # without MKL-DNN, whose LSTM is not counted, and which warns of what is not there
+    product = lambda added_to, a, b, **_: 2*math.prod(a)*b[-1] # in place, which torch leaves out
+    in_place = {torch.ops.aten.addmm_: product, torch.ops.aten.baddbmm_: product}
+    (device, dtype), everything = _hardware(job.settings), len(job.data.labels)
+    rows, more = next(batches(torch.arange(everything), job.data.clips, min(32, job.settings.batch)))
+    x, where = torch.from_numpy(np.array(job.data.inputs[rows.numpy()])), 'cpu' if device.type == 'cpu' else 'meta' # counts without computing
+    with (torch.random.fork_rng([]), FlopCounterMode(display=False, custom_mapping=in_place) as counter, warnings.catch_warnings(action='ignore'),
+          torch.backends.mkldnn.flags(enabled=False)): # whose LSTM is not counted, and which warns of what is not there
+        with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16): scores = job.build().to(where)(x.to(where), *more)
         forward = counter.get_total_flops()/len(rows)
-        scores.sum().backward()
+        scores.float().sum().backward()
         both = counter.get_total_flops()/len(rows)
-    return settings.epochs*(both*len(split.train) + forward*len(split.val)) + forward*(len(data.labels) + len(snapshots)*len(split.test))
+    return [job.settings.epochs*(both*len(split.train) + forward*len(split.val)) + forward*(everything + len(job.snapshots)*len(split.test))
+            for split in job.splits]
 
 # %% ../nbs/06c_experiments.ipynb #dd752122
 def _trained(experiment, build, inputs, labels, clips, splits, keys, settings, snapshots):
     "Make the folders of the cache that hold the trainings of `keys`, and then raise the first error that there was."
-    data, errors = Dataset(inputs, labels, clips), []
+    data, errors, checkpoint = Dataset(inputs, labels, clips), [], cache_dir()/'checkpoints'/f'{digest(keys)}.safetensors'
     @functools.cache
-    def side_by_side(): return replicas.fit_all(build, data, splits, settings, experiment, snapshots)
-    def train(n, checkpoint):
+    def side_by_side(): return replicas.fit_all(build, data, splits, settings, experiment, snapshots, checkpoint)
+    def train(n, own_checkpoint):
         if len(splits) > 1: return side_by_side()[n]
-        return fit(build, data, splits[n], settings, experiment, snapshots, checkpoint)
+        return fit(build, data, splits[n], settings, experiment, snapshots, own_checkpoint)
     for n, key in enumerate(keys):
-        flops = operations(build, data, splits[n], settings, snapshots)
-        try: _keep(key, experiment, functools.partial(train, n), flops)
+        try: _keep(key, experiment, functools.partial(train, n))
         except EmonbError as error: errors.append(error)
+    for file in checkpoint.parent.glob(f'{checkpoint.stem}*'): file.unlink()
     if errors: raise errors[0]
 
-def _keep(key, experiment, train, flops):
+def _keep(key, experiment, train):
     checkpoint = cache_dir()/'checkpoints'/f'{digest(key)}.safetensors'
     def make(folder):
         began = time.perf_counter()
@@ -143,7 +153,7 @@ def _keep(key, experiment, train, flops):
         fitted.curves.to_parquet(folder/'curves.parquet')
         np.save(folder/'probabilities.npy', np.stack([fitted.probabilities, *fitted.snapshots.values()]))
         write_checkpoint(folder/'weights.safetensors', fitted.model.state_dict(), dict(experiment=experiment))
-        (folder/'work.json').write_text(json.dumps(dict(operations=flops, seconds=time.perf_counter() - began)))
+        (folder/'work.json').write_text(json.dumps(dict(seconds=time.perf_counter() - began)))
     cached('experiments', key, make)
     checkpoint.unlink(missing_ok=True)
 
@@ -203,8 +213,8 @@ def search(
     for drawn in all_drawn:
         settings = Settings(**{'epochs': epochs, **{name: drawn[name] for name in drawn if name in names}})
         build = functools.partial(build_of, **{name: drawn[name] for name in drawn if name not in names})
-        jobs.append((made_of(experiment, build, key, data, split, settings), experiment, build, *data, split, settings))
-    for drawn, curves in zip(all_drawn, _side_by_side(_trial, jobs)):
+        jobs.append((made_of(experiment, build, key, data, split, settings), experiment, build, *data, split, _settled(settings)))
+    for drawn, curves in zip(all_drawn, _side_by_side(_trial, jobs, any(_on_gpu(job[-1]) for job in jobs))):
         best = dict(val_accuracy=curves.val_accuracy.max(), epoch=1 + curves.val_accuracy.argmax()) if len(curves) else {}
         rows.append({**drawn, 'val_accuracy': np.nan, 'epoch': 0, **best})
     return pd.DataFrame(rows).sort_values('val_accuracy', ascending=False, kind='stable', ignore_index=True)

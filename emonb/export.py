@@ -14,7 +14,7 @@ from torch import nn
 
 from .core import EmonbError, write_whole
 from .features import bins, chunk, floor, n_fft, sample_rate, windows
-from .features import hop as frame_hop
+from .features import hop as spectrogram_hop
 from .paper import emotions
 from .recognizer import Clipwise, Recognizer, hop, silence
 from .streaming import enough
@@ -37,10 +37,10 @@ class Waveform(nn.Module):
         padded = F.pad(sound[None, None], (windows[0]//2, windows[0]//2))
         maps = []
         for waves in (self.waves0, self.waves1):
-            real, imaginary = F.conv1d(padded, waves, stride=frame_hop)[0].split(bins)
+            real, imaginary = F.conv1d(padded, waves, stride=spectrogram_hop)[0].split(bins)
             level = (1 + real.square() + imaginary.square())[:, :-1].log()/2 + math.log(floor) # (256, n//32)
             maps.append(F.avg_pool2d(level[None, None], 4)[0, 0]) # (64, columns): 4 frequencies, 4 frames
-        column, columns = 4*frame_hop, chunk//(4*frame_hop)
+        column, columns = 4*spectrogram_hop, chunk//(4*spectrogram_hop)
         return torch.stack(maps).unfold(2, columns, hop//column).permute(2, 0, 1, 3)
 
     def forward(self, sound):

@@ -158,7 +158,7 @@ def picture_key(faces: Faces) -> str:
 def fingerprint(network: nn.Module) -> str:
     "A digest of all weights."
     content = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(network.state_dict().items()): content.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    for name, tensor in sorted(network.state_dict().items()): content.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return content.hexdigest()
 
 @torch.inference_mode()

@@ -144,13 +144,14 @@ def split_of_clips(table: pd.DataFrame, part: Split) -> Split:
     number, names = pd.factorize(table['clip'])
     return Split(part.protocol, part.seed, part.fold, *(np.unique(number[rows]) for rows in part.parts.values()), len(names))
 
-# %% ../nbs/11_lstm.ipynb #5f4616b7
+# %% ../nbs/11_lstm.ipynb #7c1b9e21
 def so_far(frame: pd.DataFrame) -> pd.DataFrame:
     "Predictions for chunks, in order of time → the same with the mean over the clip's chunks up to each."
     clip = frame.groupby(['experiment', 'protocol', 'seed', 'fold', 'split', 'clip'], sort=False)
     count = clip.cumcount() + 1
     return frame.assign(**clip[probability_columns].cumsum().div(count, axis=0))
 
+# %% ../nbs/11_lstm.ipynb #5f4616b7
 def heard(frame: pd.DataFrame, seconds: float) -> pd.DataFrame:
     "Predictions for clips: the last of those for their chunks that end within so many seconds; the chunk that starts at 0 is heard anyway."
     return last_step(frame[(frame.start + chunk_seconds <= seconds + 1e-6) | (frame.start == 0)])

@@ -74,11 +74,12 @@ def _identities(table, kind):
     return pd.factorize(known(table[kinds[kind][0]]))[0]
 
 def _overlapping(table, first, second):
-    "(rows of second,) whether the row overlaps in time with one of `first` from the same clip."
+    "(rows of second,) whether the row was made from sound that one of `first` was made from, too, in this version of the clip or another."
     if not len(first): return np.zeros(len(second), bool)
+    if 'parent' in table: table = table.assign(clip=table['clip'].where(table.parent == '', table.parent))
     clip = _identities(table, 'clips').astype(np.int64)
     # in whole microseconds, so that a chunk which ends where the next one starts does not overlap with it
-    times = table[['start', 'end']].fillna(0).mul(1e6).round().to_numpy(np.int64)
+    times = table[['start', 'end']].fillna(0).mul(table.get('tempo', 1), axis=0).mul(1e6).round().to_numpy(np.int64) # of the original
     start, end = (times + clip[:, None]*(2*times.max(initial=0) + 2)).T # each clip on its own stretch of one time line
     first = first[np.argsort(start[first], kind='stable')]
     latest = np.maximum.accumulate(end[first])

@@ -170,7 +170,8 @@ def read_list(
     except (csv.Error, ValueError, OSError) as error: # a wrong encoding is a ValueError
         return [], [told(file, f'cannot be read as a CSV file ({error})', 'store it as UTF-8 with commas')]
     if lacking := [name for name in ('path', 'emotion', 'speaker') if name not in columns.values()]:
-        advice = 'name the columns path, emotion, speaker, or move it elsewhere'
+        advice = ('put commas instead of semicolons between the columns' if any(';' in name for name in columns) else
+                  'name the columns path, emotion, speaker, or move it elsewhere')
         return [], [told(file, f'has no column {", ".join(lacking)}', advice)]
     found = [(line, _read_row(row, file, corpus)) for line, row in rows]
     wrong = [told(f'{file}, line {line}', row, 'correct it') for line, row in found if isinstance(row, str)]

@@ -161,7 +161,9 @@ def find_recognizer(path=None) -> Path:
     if path: return Path(path)
     places = [runs_dir()/place/'recognizer.safetensors' for place in ('', 'paper', 'long', 'quick')]
     found = next((place for place in places if place.exists()), None)
-    if not found: raise EmonbError(f'no recognizer in {shown(runs_dir())}; {make_one}')
+    if not found:
+        demo = [f' but {shown(place)}, which has only heard made-up voices' for place in runs_dir().glob('*-demo/recognizer.safetensors')]
+        raise EmonbError(f'no recognizer in {shown(runs_dir())}{"".join(demo[:1])}; {make_one}')
     return found
 
 # %% ../nbs/13_recognizer.ipynb #1f00d997
@@ -327,14 +329,12 @@ def train_command(
 ) -> Path:                      # of the file
     "`emonb train`: train a recognizer on labelled recordings, write it, and print what it scores. Raises `EmonbError`."
     from emonb.data import describe, load_clips, report
-    source, output = Path(source).expanduser(), Path(output or runs_dir()/'recognizer.safetensors').expanduser()
-    if source.suffix.lower() == '.csv': # the corpus of a list is named after it
-        from emonb.readers import readers
-        if not source.is_file(): raise EmonbError(f'{shown(source)}: there is no such file; give a folder or a CSV file')
-        clips = load_clips(source.parent, [source.stem + '-csv'*(source.stem in readers)])
-    else: clips = load_clips(source)
-    left_out = int((~report(clips).kept).sum())
-    print(describe(clips) + (f'; {left_out} files left out' if left_out else ''), flush=True)
+    from emonb.integrity import _kinds
+    output, clips = Path(output or runs_dir()/'recognizer.safetensors').expanduser(), load_clips(source)
+    told, others = report(clips), clips.emotion[~clips.emotion.isin(emotions)].value_counts()
+    lost = told[~told.kept & told.corpus.isin(clips.corpus)]
+    unused = [f'not trained on: {", ".join(f"{emotion} {count}" for emotion, count in others.items())} clips']*bool(len(others))
+    print(describe(clips) + (f'; {len(lost)} files left out' if len(lost) else ''), *_kinds(lost), *unused, sep='\n', flush=True)
     recognizer = train_recognizer(clips, network, epochs, protocol=protocol, device=device).recognizer
     recognizer.save(output)
     print(summary(recognizer.about), f'Written to {shown(output)}', sep='\n')

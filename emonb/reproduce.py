@@ -35,7 +35,8 @@ def needs() -> dict:
     home = {match[1]: stem for stem, code in sources.items() if (match := re.search(r'#\| default_exp (\w+)', code))}
     needed = {}
     for stem, code in sources.items():
-        direct = {home.get(module) for module in re.findall(r'^\s*(?:from|import) emonb\.(\w+)', code, re.MULTILINE)}
+        imported = re.findall(r'^\s*(?:(?:from|import) emonb\.(\w+)|from emonb import (.+))', code, re.MULTILINE)
+        direct = {home.get(module) for match in imported for module in re.findall(r'\w+', ' '.join(match))}
         direct = {other for other in direct if other and other < stem}
         needed[stem] = sorted(direct.union(*(needed[other] for other in direct)))
     return needed

@@ -41,18 +41,9 @@ class Settings:
     device: str = 'auto'     # 'cpu', 'cuda', or 'auto': the GPU where there is one
 
 # %% ../nbs/06_training.ipynb #e1a423e7
-@functools.cache
 def _type_of_cpu():
-    "bfloat16 where one core multiplies it clearly faster than float32, which is measured."
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()): return torch.float32
-    threads, seconds = torch.get_num_threads(), {}
-    torch.set_num_threads(1)
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b, times = torch.ones(512, 640, dtype=dtype), torch.ones(640, 1024, dtype=dtype), []
-        for _ in range(6): began = time.perf_counter(); a @ b; times.append(time.perf_counter() - began)
-        seconds[dtype] = min(times)
-    torch.set_num_threads(threads)
-    return torch.bfloat16 if seconds[torch.bfloat16] < .8*seconds[torch.float32] else torch.float32
+    "bfloat16 where the processor has matrix units for it (AMX), else float32: read off the hardware, so that all processes agree."
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 
 def _hardware(settings):
     "The device, and the type in which it multiplies matrices."
@@ -77,12 +68,14 @@ class Rows:
 
     def __len__(self): return len(self.inputs)
 
+    def split(self, size): return (self[rows] for rows in torch.arange(len(self)).split(size)) # as a tensor's, block by block
+
     def __getitem__(self, rows: torch.Tensor) -> torch.Tensor: # (m,) → (m, …) on the device
         block = torch.from_numpy(np.array(self.inputs[rows.cpu().numpy()]))
         return block.sub_(self.mean).div_(self.deviation).to(self.device, self.dtype)
 
 def _room(device): # bytes that inputs may take
-    if device.type == 'cuda': return torch.cuda.mem_get_info(device)[0]//2
+    if device.type == 'cuda': return (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))//2
     return os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')//4 if hasattr(os, 'sysconf') else 4*2**30
 
 # %% ../nbs/06_training.ipynb #86cf117c
@@ -195,20 +188,18 @@ def read_checkpoint(path: Path):
     return tensors, json.loads(header['notes'])
 
 # %% ../nbs/06_training.ipynb #aba4e916
-def _save(training, path):
-    "Put a training aside."
+def _state(training):
+    "All that changes in a training but its curves, as named tensors."
     parts = dict(model=training.model.state_dict(), best=training.best, snapshot=training.snapshots)
     parts |= {f'optimiser.{n}': state for n, state in training.optimiser.state_dict()['state'].items()}
     tensors = {f'{part}.{name}': value for part, values in parts.items() for name, value in values.items()}
-    tensors |= dict(order=training.order.get_state(), random=training.random.get_rng_state())
-    write_checkpoint(path, tensors, training.curves)
+    return tensors | dict(order=training.order.get_state(), random=training.random.get_rng_state())
 
-def _load(training, path):
+def _restore(training, tensors, curves):
     "Take it up again."
-    tensors, training.curves = read_checkpoint(path)
     part = lambda start: {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
     training.model.load_state_dict(part('model.'))
-    training.best = part('best.')
+    training.best, training.curves = part('best.'), curves
     training.snapshots = {int(epoch): value for epoch, value in part('snapshot.').items()}
     parameters, states = [p for group in training.optimiser.param_groups for p in group['params']], {}
     for name, value in part('optimiser.').items():
@@ -218,6 +209,9 @@ def _load(training, path):
         states.setdefault(int(n), {})[name] = value
     training.optimiser.load_state_dict(dict(state=states, param_groups=training.optimiser.state_dict()['param_groups']))
     training.order.set_state(tensors['order']); training.random.set_rng_state(tensors['random'])
+
+def _save(training, path): write_checkpoint(path, _state(training), training.curves)
+def _load(training, path): _restore(training, *read_checkpoint(path))
 
 # %% ../nbs/06_training.ipynb #0cd9a466
 class DivergedError(EmonbError):

@@ -142,7 +142,8 @@ def leave_one_speaker_out(
     x: np.ndarray,     # (versions, clips, features): the clips as they are, then copies to learn from
     regime: str,       # 'online' or 'offline'
     experiment: str,
-    tested: int = None # how many speakers; None: all
+    tested: int = None, # how many speakers; None: all
+    classifier=named   # gives probabilities for rows, as `named`
 ) -> pd.DataFrame:     # predictions
     "Name the clips of each speaker after learning from the others and their copies."
     from threadpoolctl import threadpool_limits
@@ -152,7 +153,7 @@ def leave_one_speaker_out(
     for speaker in progress(np.unique(speakers)[:tested], experiment):
         out = speakers == speaker
         with threadpool_limits(1): # these matrices are too small to be shared between cores
-            p[out] = named(np.concatenate(x[:, ~out]), np.tile(y[~out], len(x)), x[0, out])
+            p[out] = classifier(np.concatenate(x[:, ~out]), np.tile(y[~out], len(x)), x[0, out])
     done = ~np.isnan(p[:, 0])
     return predictions(experiment, 'test', clips[done].assign(start=np.nan), p[done], f'leave one speaker out, {regime}')
 

@@ -106,6 +106,7 @@ def test_a_cluster_gives_the_bits_of_this_process(cluster, data, monkeypatch, tm
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'another'))
     assert same(there, train(data)) and len(again) == 5
 
+@pytest.mark.fault('kill -9 of a worker of a cluster')
 def test_a_worker_that_is_killed_takes_nothing_with_it(cluster, data, monkeypatch, tmp_path):
     cluster.add(); cluster.add()
     first_done = {}
@@ -143,6 +144,7 @@ def test_a_search_is_the_same_on_a_cluster(cluster, data, monkeypatch, tmp_path)
     monkeypatch.delenv('EMONB_SCHEDULER'); monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'another'))
     assert there.equals(look())
 
+@pytest.mark.fault('kill -9 of a scheduler')
 def test_a_cluster_that_is_lost_is_said_and_the_next_run_goes_on(cluster, data, monkeypatch):
     cluster.add()
     def kill():
@@ -162,6 +164,7 @@ def test_a_connection_that_was_lost_between_experiments_is_said_and_made_again(c
     with pytest.raises(EmonbError, match='the connection is lost'): spread(abs, [(-1,)])
     assert spread(abs, [(-1,)]) == [1]
 
+@pytest.mark.fault('a flipped bit in the cache')
 def test_an_input_that_was_damaged_in_the_cache_is_not_opened(monkeypatch, tmp_path):
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path))
     core._verified.clear()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd, pytest
 
 from emonb import core
-from emonb.core import EmonbError, Run, cached, digest, write_manifest, write_whole
+from emonb.core import EmonbError, Run, cached, digest, get_profile, profiles, read_manifest, start_run, write_manifest, write_whole
 
 
 @pytest.fixture
@@ -83,6 +83,15 @@ def test_a_damaged_manifest_says_so(tmp_path):
     (tmp_path/'manifest.json').write_text('{"half')
     with pytest.raises(EmonbError, match='manifest.json: is damaged'): write_manifest(tmp_path, more=1)
 
+@pytest.mark.parametrize('name', profiles)
+def test_a_cell_that_opens_a_run_may_be_run_twice(tmp_path, monkeypatch, name):
+    monkeypatch.setenv('EMONB_RUNS', str(tmp_path))
+    profile, run = name, None
+    for _ in range(2): run = start_run(run, profile := get_profile(profile))
+    assert profile is profiles[name] and run.path == tmp_path/name and [path.name for path in tmp_path.iterdir()] == [name]
+    again = start_run(start_run('other', profile), profile)
+    assert again.path == tmp_path/'other' and read_manifest(again.path)['profile']['name'] == name
+
 def test_claims_without_parts_are_no_claims(tmp_path):
     run = Run(tmp_path)
     run.claims('07_baselines', pd.DataFrame(dict(claim=['x'], ours=[.5])))
@@ -129,6 +138,7 @@ def test_what_one_machine_made_the_other_fetches(two_caches, tmp_path):
 
 damages = ['changed', 'empty', 'missing', 'unfinished', 'escaping', 'no JSON', '[1, 2]', '7', 'null', '"text"', '{"": 1}', '{"deep": [1, "x"], "deep/x.bin": [1, "x"]}', '\\x00']
 
+@pytest.mark.fault('a damaged store')
 @pytest.mark.filterwarnings('ignore:.*is damaged in EMONB_STORE')
 @pytest.mark.parametrize('damage', damages)
 def test_a_damaged_store_is_made_good(two_caches, tmp_path, damage):

@@ -306,6 +306,34 @@ def test_a_list_outranks_names_and_cannot_pass_for_a_corpus(folder):
     clips = load_clips(folder)
     assert list(clips['clip']) == ['emodb-csv/03a01Fa'] and clips.speaker[0] == 'emodb-csv/NA' and clips.emotion[0] == 'calm'
 
+def test_a_list_keeps_its_rows_beside_another_one(folder):
+    put(folder/'one.wav', 1); put(folder/'two.wav', 2); put(folder/'stray.wav', 3)
+    (folder/'all.csv').write_text('path,emotion,speaker\none.wav,fear,anna\ntwo.wav,anger,bert\n')
+    (folder/'mine.csv').write_text('path,emotion,speaker\ntwo.wav,sad,bert\none.wav,fear,anna\ntwo.wav,anger,bert\n')
+    for clips in (load_clips(folder/'mine.csv'), load_clips(folder, 'mine')):
+        assert list(clips['clip']) == ['mine/one', 'mine/two'] and list(clips.emotion) == ['fear', 'sadness'] and told(clips)['two.wav'] == 'is listed twice'
+    assert list(told(load_clips(folder/'mine.csv'))) == ['two.wav'] # what else lies in the folder is not looked at
+    assert describe(load_clips(folder)) == 'all 2 clips' and list(report(load_clips(folder)).file) == ['stray.wav', 'one.wav', 'two.wav', 'two.wav']
+
+def test_a_list_alone(folder):
+    put(folder/'sounds'/'a.wav', 1); put(folder/'other'/'b.wav', 2); (folder/'other'/'demo.json').write_text('{}')
+    (folder/'emodb.csv').write_text(f'path,emotion,speaker\nsounds/a.wav,fear,anna\n{folder/"other"/"b.wav"},fear,bert\n')
+    clips = load_clips(folder/'emodb.csv')
+    assert list(clips['clip']) == ['demo-emodb-csv/other/b', 'emodb-csv/sounds/a'] and report(clips).empty
+    assert set(clips.path) == {str(folder/'sounds'/'a.wav'), str(folder/'other'/'b.wav')}
+    for content, said in (('path,emotion,speaker\n', 'names no recording; add a row for each'), ('item,price\nbread,3\n', 'has no column path, emotion, speaker; '),
+                          ('path,emotion,speaker\na.wav,furious,x\n', 'line 2: has an unknown emotion'), ('path;emotion;speaker\na.wav;fear;x\n', 'semicolons')):
+        (folder/'bad.csv').write_text(content)
+        with pytest.raises(EmonbError, match=f'bad.csv.*{said}'): load_clips(folder/'bad.csv')
+    with pytest.raises(EmonbError, match='none.csv: there is no such file; give a folder or a CSV file'): load_clips(folder/'none.csv')
+
+def test_semicolons_are_named(folder):
+    (folder/'my.csv').write_text('\ufeffPath;Emotion;Speaker\na.wav;fear;x\n', encoding='utf-8')
+    found, ((_, _, problem, advice, _),) = read_list(folder, 'my.csv')
+    assert not found and problem == 'has no column path, emotion, speaker' and 'instead of semicolons' in advice
+    (folder/'my.csv').write_text('item,price\nbread;butter,3\n')
+    assert 'semicolon' not in read_list(folder, 'my.csv')[1][0][3]
+
 @pytest.mark.parametrize('content,problem', [
     (b'item,price\nbread,3\n', 'has no column path, emotion, speaker'), (b'path,emotion\na.wav,fear\n', 'has no column speaker'),
     (b'', 'has no column'), (b'\xff\xfep\x00a\x00', 'cannot be read as a CSV file'), (b'path,emotion,speaker\n"', None),

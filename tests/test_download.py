@@ -95,11 +95,13 @@ def test_whole_then_not_asked_again(web, tmp_path):
     assert path.stat().st_mode & 0o444 == 0o444 and not said # pooch would tell where on this machine the file lies
 
 
+@pytest.mark.fault('a download with a wrong checksum')
 def test_damaged_file_is_replaced(web, tmp_path):
     (tmp_path/'noise.bin').write_bytes(content[:-1])
     assert fetch(web, tmp_path).read_bytes() == content
 
 
+@pytest.mark.fault('a download that breaks off')
 @pytest.mark.parametrize('md5', (content_md5, None))
 def test_truncated_transfer_goes_on(web, tmp_path, md5):
     web.faults['/noise.bin'] = [('cut', 150_000)]
@@ -109,6 +111,7 @@ def test_truncated_transfer_goes_on(web, tmp_path, md5):
     assert web.sent == 150_000 + 400_000 - kept and names(tmp_path) == ['noise.bin']
 
 
+@pytest.mark.fault('a download that breaks off')
 def test_broken_off_for_good_goes_on_at_the_next_call(web, tmp_path):
     web.faults['/noise.bin'] = [('cut', 70_000)]*4
     with pytest.raises(EmonbError, match='broke off .*call again; 262,144 bytes are kept') as refused:
@@ -118,12 +121,14 @@ def test_broken_off_for_good_goes_on_at_the_next_call(web, tmp_path):
     assert web.asked[-1] == ('/noise.bin', 'bytes=262144-') and names(tmp_path) == ['noise.bin']
 
 
+@pytest.mark.fault('a download that breaks off')
 def test_server_that_sends_less_than_was_asked(web, tmp_path):
     web.faults['/noise.bin'] = [('cut', 100_000), ('less', 50_000)]
     assert fetch(web, tmp_path, None).read_bytes() == content
     assert [span for _, span in web.asked] == [None, 'bytes=65536-', 'bytes=115536-']
 
 
+@pytest.mark.fault('a download that breaks off')
 def test_interrupted_by_the_user_keeps_the_part(web, tmp_path, monkeypatch):
     def stopped(self, *_): raise KeyboardInterrupt
     monkeypatch.setattr(download.tqdm, 'update', stopped)
@@ -135,6 +140,7 @@ def test_interrupted_by_the_user_keeps_the_part(web, tmp_path, monkeypatch):
     assert web.asked[-1] == ('/noise.bin', 'bytes=65536-')
 
 
+@pytest.mark.fault('a download that breaks off')
 @pytest.mark.parametrize('fault', ('no range', 'no length', 'wrong offset'))
 def test_server_that_cannot_continue_starts_over(web, tmp_path, fault):
     (tmp_path/'noise.bin.part').write_bytes(b'?'*1000 if fault == 'no range' else content[:1000])
@@ -143,6 +149,7 @@ def test_server_that_cannot_continue_starts_over(web, tmp_path, fault):
     assert len(web.asked) == 2 - (fault == 'no range') and names(tmp_path) == ['noise.bin']
 
 
+@pytest.mark.fault('a download that breaks off')
 @pytest.mark.parametrize('extra', (b'', b'more than the server has'))
 def test_part_that_leaves_nothing_to_send(web, tmp_path, extra):
     (tmp_path/'noise.bin.part').write_bytes(content + extra)
@@ -150,12 +157,14 @@ def test_part_that_leaves_nothing_to_send(web, tmp_path, extra):
     assert len(web.asked) == (2 if extra else 1)
 
 
+@pytest.mark.fault('a download with a wrong checksum')
 def test_wrong_checksum_ends_at_once(web, tmp_path):
     with pytest.raises(EmonbError, match='noise.bin: arrived with another MD5 than 0{32}; it was deleted') as refused:
         fetch(web, tmp_path, '0'*32)
     assert line(refused, tmp_path) and len(web.asked) == 1 and names(tmp_path) == []
 
 
+@pytest.mark.fault('a download with a wrong checksum')
 def test_part_of_another_file_is_found_out(web, tmp_path):
     (tmp_path/'noise.bin.part').write_bytes(b'?'*1000)
     with pytest.raises(EmonbError, match='another MD5'):
@@ -163,6 +172,7 @@ def test_part_of_another_file_is_found_out(web, tmp_path):
     assert fetch(web, tmp_path).read_bytes() == content
 
 
+@pytest.mark.fault('a server that answers with an error, or not at all')
 @pytest.mark.parametrize('status', (401, 403, 404, 410))
 def test_refusals_are_final(web, tmp_path, status):
     web.faults['/noise.bin'] = [('status', status)]
@@ -170,6 +180,7 @@ def test_refusals_are_final(web, tmp_path, status):
     assert line(refused, tmp_path) and len(web.asked) == 1 and names(tmp_path) == []
 
 
+@pytest.mark.fault('a server that answers with an error, or not at all')
 @pytest.mark.parametrize('status', (429, 500, 503))
 def test_passing_faults_are_tried_again(web, tmp_path, status):
     web.faults['/noise.bin'] = [('status', status)]*4
@@ -180,6 +191,7 @@ def test_passing_faults_are_tried_again(web, tmp_path, status):
     assert fetch(web, tmp_path, None).read_bytes() == content
 
 
+@pytest.mark.fault('a server that answers with an error, or not at all')
 def test_no_network(web, tmp_path):
     server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
     server.server_close() # a port at which nobody answers
@@ -195,6 +207,7 @@ def test_redirect_within_the_hosts(web, tmp_path):
     assert fetch_file(web.address + '/old', tmp_path/'noise.bin', content_md5, here).read_bytes() == content
 
 
+@pytest.mark.fault('a redirect to another host, or in a circle')
 @pytest.mark.parametrize('to', (
     'http://localhost:{port}/noise.bin', 'https://zenodo.org/x', '//localhost:{port}/noise.bin',
     'http://127.0.0.1@localhost:{port}/noise.bin', 'file:///etc/passwd', 'ftp://127.0.0.1/x'))
@@ -206,6 +219,7 @@ def test_redirect_elsewhere_is_refused(web, tmp_path, to):
     assert line(refused, tmp_path) and len(web.asked) == 1 and names(tmp_path) == []
 
 
+@pytest.mark.fault('a redirect to another host, or in a circle')
 def test_redirects_in_a_circle(web, tmp_path):
     web.faults['/noise.bin'] = [('redirect', '/noise.bin')]*50
     with pytest.raises(EmonbError, match='the server answers 302'):
@@ -226,6 +240,7 @@ def test_hosts():
 
 # The disk
 
+@pytest.mark.fault('a disk that is full or fails during a download')
 def test_disk_too_small(web, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(free=100_000))
     with pytest.raises(EmonbError, match='0 MB are needed and 0 MB are free; make room, or set EMONB_DATA') as refused:
@@ -236,6 +251,7 @@ def test_disk_too_small(web, tmp_path, monkeypatch):
     assert names(tmp_path) == ['a.zip']
 
 
+@pytest.mark.fault('a disk that is full or fails during a download')
 @pytest.mark.parametrize('number, reason', (
     (errno.ENOSPC, 'No space left'), (errno.EROFS, 'Read-only'), (errno.EACCES, 'Permission denied')))
 def test_disk_fails_while_writing(web, tmp_path, monkeypatch, number, reason):
@@ -253,6 +269,7 @@ def test_disk_fails_while_writing(web, tmp_path, monkeypatch, number, reason):
     assert names(tmp_path) == ['a.zip']
 
 
+@pytest.mark.fault('a disk that is full or fails during a download')
 def test_disk_fills_up_half_way(web, tmp_path, monkeypatch):
     class Full:
         def __init__(self, file): self.file = file
@@ -308,6 +325,7 @@ evil = {
     'device': ('x.wav', stat.S_IFCHR, odd), 'link to a folder': ('wav/', stat.S_IFLNK | 0o777, odd)}
 
 
+@pytest.mark.fault('an archive whose files lead out of its folder, or overwrite each other')
 @pytest.mark.parametrize('kind', evil)
 def test_escaping_members_are_refused(tmp_path, kind):
     name, mode, reason = evil[kind]
@@ -328,12 +346,14 @@ def test_good_members_are_not(tmp_path):
     assert names(tmp_path/'deep') == ['a'] and folder.stat().st_mode & 0o555 == 0o555
 
 
+@pytest.mark.fault('an archive whose files lead out of its folder, or overwrite each other')
 @pytest.mark.parametrize('other', ('wav/X.WAV', 'wav//x.wav', './wav/x.wav', 'wav'))
 def test_members_that_overwrite_each_other(tmp_path, other):
     archive = zipped(tmp_path/'a.zip', [('wav/', b''), ('wav/x.wav', b'1'), (info(other), b'2')])
     with pytest.raises(BadArchive, match='holds .* 2 times'): unpack(archive, tmp_path/'a')
 
 
+@pytest.mark.fault('an archive that lies about its size', 2)
 def test_bombs(tmp_path, monkeypatch):
     bomb = zipped(tmp_path/'bomb.zip', {'x.wav': bytes(10**6)}, zipfile.ZIP_DEFLATED)
     with pytest.raises(BadArchive, match='claim to unpack to 1,000,000; nothing'): unpack(bomb, tmp_path/'a')
@@ -343,6 +363,7 @@ def test_bombs(tmp_path, monkeypatch):
     assert names(tmp_path) == ['big.zip', 'bomb.zip']
 
 
+@pytest.mark.fault('an archive that lies about its size', 2)
 def test_declared_sizes_are_believed_neither_way(tmp_path):
     archive = zipped(tmp_path/'a.zip', {'x.wav': bytes(10**6)}, zipfile.ZIP_DEFLATED)
     data = bytearray(archive.read_bytes())
@@ -356,6 +377,7 @@ def test_declared_sizes_are_believed_neither_way(tmp_path):
     assert names(tmp_path) == ['a.zip']
 
 
+@pytest.mark.fault('a damaged archive')
 @pytest.mark.parametrize('start', ('<!DOCTYPE html>\n<HTML>', '\n\n<html lang="de">'))
 def test_web_page_in_place_of_an_archive(tmp_path, start):
     (tmp_path/'a.zip').write_text(start + '<body>Bitte anmelden</body></html>')
@@ -364,6 +386,7 @@ def test_web_page_in_place_of_an_archive(tmp_path, start):
     assert line(refused, tmp_path)
 
 
+@pytest.mark.fault('a damaged archive')
 @pytest.mark.parametrize('damage', ('cut', 'empty', 'nothing in it', 'flipped', 'encrypted', 'method', 'offset'))
 def test_damaged_archives(tmp_path, damage):
     contents = {} if damage == 'nothing in it' else {'x.wav': content[:5000], 'y.wav': content[:5000]}
@@ -382,6 +405,7 @@ def test_damaged_archives(tmp_path, damage):
 
 flip = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)) # where in the file, and the new byte
 
+@pytest.mark.fault('an archive with random bytes in it', 100)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(flip, min_size=1, max_size=4), st.booleans(), st.floats(0.5, 1))
 def test_any_damage_is_an_error_or_harmless(tmp_path, flips, at_the_end, cut):
@@ -399,6 +423,7 @@ def test_any_damage_is_an_error_or_harmless(tmp_path, flips, at_the_end, cut):
     assert names(tmp_path) == ['fuzz']
 
 
+@pytest.mark.fault('an unpacking that is interrupted')
 def test_interrupted_unpacking_leaves_nothing(tmp_path, monkeypatch):
     archive = zipped(tmp_path/'a.zip', {'x.wav': content, 'y.wav': content})
     with monkeypatch.context() as patched:

@@ -49,6 +49,7 @@ def test_a_frame_that_shows_no_face_is_cut_where_the_last_one_was(videos, tmp_pa
     boxes = found[['x', 'y', 'width', 'height']]
     assert boxes.loc[5].equals(boxes.loc[4].rename(5)) and boxes.loc[0].equals(boxes.loc[1].rename(0))
 
+@pytest.mark.fault('a damaged film', 24)
 def test_damaged_videos_give_a_line_each_and_the_others_go_on(videos, tmp_path):
     good = Path(videos.video[2]).read_bytes()
     rng, rows = np.random.default_rng(0), []
@@ -197,6 +198,7 @@ def hub(weights, monkeypatch):
         return file
     return put
 
+@pytest.mark.fault('weights that are damaged, or of another network')
 def test_torch_hubs_cache_comes_second_and_is_opened_once(hub):
     import torchvision
     state = torchvision.models.squeezenet1_0().state_dict()
@@ -207,6 +209,7 @@ def test_torch_hubs_cache_comes_second_and_is_opened_once(hub):
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(EmonbError, match='not what its name promises'): imagenet('squeezenet1_0', download=False)
 
+@pytest.mark.fault('weights that are damaged, or of another network')
 def test_what_torchvisions_server_gives_is_held_against_its_name(hub):
     import torchvision
     state = torchvision.models.squeezenet1_0().state_dict()
@@ -219,6 +222,7 @@ def test_what_torchvisions_server_gives_is_held_against_its_name(hub):
     with mock.patch('torch.hub.download_url_to_file', lambda _, place, **__: Path(place).write_bytes(content[:99])):
         with pytest.raises(EmonbError, match='not what its name promises'): imagenet('squeezenet1_0')
 
+@pytest.mark.fault('weights that are damaged, or of another network', 5)
 def test_weights_that_are_none(weights, monkeypatch):
     file = weights/'squeezenet1_1-made-up.safetensors'
     whole = file.read_bytes()
@@ -237,6 +241,7 @@ class Evil:
     def __init__(self, place): self.place = place
     def __reduce__(self): return os.mkdir, (str(self.place),)
 
+@pytest.mark.fault('a weights file that would run code')
 def test_a_given_pickle_is_refused_with_the_way_to_convert_it(weights, monkeypatch):
     torch.save(Evil(weights/'pwned'), weights/'resnet18.pth')
     for place in (weights, weights/'resnet18.pth'):
@@ -248,6 +253,7 @@ def test_a_given_pickle_is_refused_with_the_way_to_convert_it(weights, monkeypat
     with pytest.raises(EmonbError, match='resnet18-mine.safetensors: holds other tensors'): imagenet('resnet18')
     assert not (weights/'pwned').exists()
 
+@pytest.mark.fault('a weights file that would run code')
 def test_code_in_torch_hubs_cache_is_not_run_even_under_a_forged_name(hub, tmp_path):
     hub('resnet18', Evil(tmp_path/'pwned'))
     with pytest.raises(EmonbError, match='cannot be read as weights'): imagenet('resnet18', download=False)

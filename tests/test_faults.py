@@ -1,14 +1,18 @@
 "What happens to a whole run when it is killed, doubled, or its surroundings change: the same claims, or one clear line."
 import contextlib, os, random, shlex, signal, subprocess, sys, time
 
-import nbformat, psutil, pytest, torch
+import nbformat, numpy as np, psutil, pytest, torch
 from filelock import FileLock, Timeout
 from nbformat.v4 import new_code_cell, new_notebook
 
 from emonb import core
+from emonb.chunks import chunk_features
+from emonb.cnns import build, specs
 from emonb.core import EmonbError, cached, read_manifest
+from emonb.data import load_clips
 from emonb.demo import plan, write_clip
-from emonb.training import read_checkpoint, write_checkpoint
+from emonb.experiments import run_folds
+from emonb.training import Settings, read_checkpoint, write_checkpoint
 
 kills = int(os.environ.get('EMONB_KILLS', 3)) # make faults: 20
 parameters = 'corpora = "auto"\nrun = None\nprofile = None'
@@ -20,11 +24,13 @@ store = start_run(run, get_profile(profile))'''
 listed = "store.table('chunks', chunks.table[['clip', 'start', 'emotion']])"
 trained = '''import pandas as pd
 from emonb import training
-training.checkpoint_seconds = 0 # after each epoch
 from emonb.cnns import build, specs
 from emonb.experiments import run_folds
 from emonb.training import Settings
-fits = run_folds('R2', lambda: build(specs['R2']), chunks, 'clip', 'clip', Settings(epochs=60, batch=16, device='cpu'), folds=2)
+def network():
+    training.checkpoint_seconds = 0 # after each epoch, in whatever process
+    return build(specs['R2'])
+fits = run_folds('R2', network, chunks, 'clip', 'clip', Settings(epochs=60, batch=16, device='cpu'), folds=2)
 found = store.predictions('r2', pd.concat([fitted.predictions for _, fitted in fits], ignore_index=True))
 score = found[found.split == 'test'].filter(like='p_').max(axis=1).mean()
 store.claims('01_train', pd.DataFrame([dict(claim='confidence', ours=score, verdict='reproduced')]))'''
@@ -56,7 +62,7 @@ def command(house, output):
             'sys.exit(reproduce.main(["reproduce", "--profile", "smoke", "--corpora", f"{sys.argv[1]}/corpora", "--output", sys.argv[2]]))')
     return [sys.executable, '-c', code, str(house), str(house/output)]
 
-def environment(house, cache, **more): return {**os.environ, 'EMONB_CACHE': str(house/cache), 'OMP_NUM_THREADS': '1', 'LOKY_MAX_CPU_COUNT': '1', **more} # trainings in the notebook itself, where checkpoints are frequent
+def environment(house, cache, **more): return {**os.environ, 'EMONB_CACHE': str(house/cache), 'OMP_NUM_THREADS': '1', 'EMONB_WORKERS': '1', 'LOKY_MAX_CPU_COUNT': '1', **more}
 
 def start(house, output, cache, **more):
     return subprocess.Popen(command(house, output), env=environment(house, cache, **more), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -94,23 +100,35 @@ def held(file):
     except Timeout: return True
 
 
+def halfway(cache, since=0):
+    "Whether a training has left a checkpoint, later than `since`."
+    with contextlib.suppress(FileNotFoundError): return any(file.stat().st_mtime > since for file in (cache/'checkpoints').glob('[!.]*.safetensors'))
+
+@pytest.mark.fault('kill -9 of a run', kills)
 def test_killed_anywhere_and_started_again_it_says_the_same(house, usual, record_property):
-    (undisturbed, seconds), draw, done, halves = usual, random.Random(0), [], 0
+    "Two of three kills come soon after a training has begun; of four runs two train in processes of their own."
+    (undisturbed, seconds), draw, done, halves = usual, random.Random(0), [], dict.fromkeys('12', 0)
     for number in range(kills):
-        process = start(house, 'killed', 'cache')
-        time.sleep(draw.uniform(.1, 1)*seconds)
-        kill(family(process) if number % 2 else family(process)[-1:]) # all processes, or the driver alone, and so the next one meets an orphan
+        workers, began = '1122'[number % 4], time.time()
+        process = start(house, 'killed', 'cache', EMONB_WORKERS=workers)
+        if number % 3 == 1: time.sleep(draw.uniform(.1, 1)*seconds)
+        else:
+            while process.poll() is None and not halfway(house/'cache', began): time.sleep(.02)
+            time.sleep(draw.uniform(0, .7))
+        kill(family(process) if number % 4 in (1, 2) else family(process)[-1:]) # all processes, or the driver alone, and so the next one meets an orphan
         process.wait()
         done.append(sum(state['status'] == 'done' for state in read_manifest(house/'killed').get('notebooks', {}).values()))
-        halves += any((house/'cache'/'checkpoints').glob('[!.]*.safetensors'))
+        halves[workers] += bool(halfway(house/'cache'))
         if done[-1] == 2: # nothing left to kill: from the start, in a new cache
             for name in ('killed', 'cache'): (house/name).rename(house/f'{name} {len(done)}')
             assert results(house, f'killed {len(done)}') == undisturbed
-    print(f'killed {kills} times, with', *done, f'notebooks done; {halves} times a training was half done')
+    print(f'killed {kills} times, with', *done, f'notebooks done; {sum(halves.values())} times a training was half done')
     assert finish(house, 'killed', 'cache')[0] == 0 and results(house, 'killed') == undisturbed
-    record_property('kill -9 of a run', kills); record_property('kill -9 in the middle of a training', halves)
+    record_property('kill -9 in the middle of a training', halves['1'])
+    record_property('kill -9 in the middle of a training in processes of its own', halves['2'])
 
-def test_a_notebook_that_outlives_its_driver_does_not_write_beside_the_next(house, record_property):
+@pytest.mark.fault('a notebook that outlives its killed driver')
+def test_a_notebook_that_outlives_its_driver_does_not_write_beside_the_next(house):
     first = start(house, 'run', 'cache')
     waited(lambda: '00_list' in read_manifest(house/'run').get('notebooks', {}) and held(house/'run'/'.writer.lock'), first)
     *kernels, driver = family(first)
@@ -122,26 +140,27 @@ def test_a_notebook_that_outlives_its_driver_does_not_write_beside_the_next(hous
     assert status == 1 and 'left by a run that was killed, is still at work there' in error[0]
     assert finish(house, 'run', 'cache')[0] == 0 and len(results(house, 'run')) == 4
     assert not any(kernel.is_running() for kernel in kernels)
-    record_property('a notebook that outlives its killed driver', 1)
 
-def test_two_runs_at_once_in_one_folder(house, record_property):
+@pytest.mark.fault('two runs at once in one folder')
+def test_two_runs_at_once_in_one_folder(house):
     first = start(house, 'both', 'cache')
     waited((house/'both'/'manifest.json').exists, first)
     status, _, error = finish(house, 'both', 'cache')
     assert status == 1 and 'both: another run is at work there' in error[0]
     first.communicate(timeout=300)
     assert first.returncode == 0 and len(results(house, 'both')) == 4
-    record_property('two runs at once in one folder', 1)
 
-def test_two_runs_at_once_with_one_cache(house, record_property):
+@pytest.mark.fault('two runs at once with one cache')
+def test_two_runs_at_once_with_one_cache(house):
     first, second = start(house, 'one', 'cache'), start(house, 'other', 'cache')
     for process in (first, second):
         process.communicate(timeout=300)
         assert process.returncode == 0
     assert results(house, 'one') == results(house, 'other')
-    record_property('two runs at once with one cache', 1)
 
-def test_a_corpus_that_changes_between_runs_and_dates_that_jump(house, record_property):
+@pytest.mark.fault('a corpus that changes between runs')
+@pytest.mark.fault('dates of files in 1970 and 2096')
+def test_a_corpus_that_changes_between_runs_and_dates_that_jump(house):
     assert finish(house, 'run', 'cache')[0] == 0
     before = results(house, 'run')
     for year, file in zip((1, 4e9), sorted((house/'corpora').rglob('*.wav'))): os.utime(file, (year, year)) # 1970 and 2096
@@ -153,9 +172,9 @@ def test_a_corpus_that_changes_between_runs_and_dates_that_jump(house, record_pr
     status, said, _ = finish(house, 'run', 'cache')
     assert status == 0 and 'done before' not in said and results(house, 'run').keys() == before.keys()
     assert results(house, 'run')['claims.csv'] != before['claims.csv']
-    record_property('dates of files in 1970 and 2096', 1); record_property('a corpus that changes between runs', 1)
 
-def test_a_clock_that_jumps_during_a_run(house, usual, record_property):
+@pytest.mark.fault('a clock that jumps during a run')
+def test_a_clock_that_jumps_during_a_run(house, usual):
     (house/'clock').mkdir()
     (house/'clock'/'sitecustomize.py').write_text('import random, time\nusual, draw = time.time, random.Random()\n'
                                                   'time.time = lambda: usual() + draw.choice([-1e8, -3600, 0, 3600, 1e9])\n')
@@ -164,9 +183,9 @@ def test_a_clock_that_jumps_during_a_run(house, usual, record_property):
     if 'lambda' not in asked: pytest.skip('this Python does not take our clock')
     status, said, error = finish(house, 'jumping', 'cache', PYTHONPATH=str(house/'clock'))
     assert status == 0 and results(house, 'jumping') == usual[0], (said, error)
-    record_property('a clock that jumps during a run', 1)
 
-def test_files_of_a_finished_run_that_are_changed_or_lost(house, record_property):
+@pytest.mark.fault('a file of a run with a flipped bit, or lost', 8)
+def test_files_of_a_finished_run_that_are_changed_or_lost(house):
     assert finish(house, 'run', 'cache')[0] == 0
     whole, draw = results(house, 'run'), random.Random(0)
     for name, content in whole.items():
@@ -175,7 +194,6 @@ def test_files_of_a_finished_run_that_are_changed_or_lost(house, record_property
     assert finish(house, 'run', 'cache')[0] == 0 and results(house, 'run') == whole
     for name in whole: (house/'run'/name).unlink()
     assert finish(house, 'run', 'cache')[0] == 0 and results(house, 'run') == whole
-    record_property('files of a run with a flipped bit, or lost', 2*len(whole))
 
 flips = 200
 
@@ -186,7 +204,8 @@ def flipped(file, draw):
     file.write_bytes(changed)
     return content
 
-def test_flipped_bits_in_the_cache(tmp_path, monkeypatch, record_property):
+@pytest.mark.fault('a flipped bit in the cache', flips)
+def test_flipped_bits_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path))
     draw, contents = random.Random(0), {name: random.Random(name).randbytes(3000) for name in ('a.bin', 'b.bin')}
     def make(folder):
@@ -197,9 +216,28 @@ def test_flipped_bits_in_the_cache(tmp_path, monkeypatch, record_property):
         flipped(folder/['a.bin', 'b.bin', 'checksums.json'][number % 3], draw)
         core._verified.clear() # as in a new process
     assert {name: (cached('flipped', 'key', make)/name).read_bytes() for name in contents} == contents
-    record_property('a flipped bit in the cache', flips)
 
-def test_flipped_bits_in_checkpoints(tmp_path, record_property):
+@pytest.mark.fault('a flipped bit in features or a training', 8)
+def test_flipped_bits_in_features_and_a_training(house, monkeypatch):
+    monkeypatch.setenv('EMONB_CACHE', str(house/'cache'))
+    clips, draw = load_clips(house/'corpora'), random.Random(0)
+    def asked():
+        core._verified.clear() # as in a new process
+        chunks = chunk_features(clips)
+        (_, fitted), = run_folds('R2', lambda: build(specs['R2']), chunks, 'clip', 'clip', Settings(epochs=2, batch=16, device='cpu'), folds=1)
+        return np.array(chunks.spectrograms), np.array(chunks.handbuilt), fitted
+    pictures, values, fitted = asked()
+    files = [file for kind in ('features', 'experiments') for file in sorted((house/'cache'/kind).glob('*/*'))]
+    assert len(files) == 8
+    for file in files:
+        flipped(file, draw)
+        pictures_again, values_again, again = asked()
+        assert np.array_equal(pictures_again, pictures) and np.array_equal(values_again, values)
+        assert again.predictions.equals(fitted.predictions) and again.curves.equals(fitted.curves)
+        assert all(again.weights[name].equal(value) for name, value in fitted.weights.items())
+
+@pytest.mark.fault('a flipped bit in a checkpoint', flips)
+def test_flipped_bits_in_checkpoints(tmp_path):
     draw, file, tensors = random.Random(0), tmp_path/'x.safetensors', dict(a=torch.randn(30, 20), b=torch.arange(9))
     write_checkpoint(file, tensors, [dict(epoch=1)])
     for _ in range(flips):
@@ -208,7 +246,6 @@ def test_flipped_bits_in_checkpoints(tmp_path, record_property):
         except EmonbError: pass
         else: assert notes == [dict(epoch=1)] and all(tensors[name].equal(found[name]) for name in tensors) # the bit meant nothing
         file.write_bytes(whole)
-    record_property('a flipped bit in a checkpoint', flips)
 
 def namespaced(house, script):
     "Run a script that may mount; what it prints."
@@ -220,26 +257,27 @@ def run_in(house, output, cache): return f"EMONB_CACHE={shlex.quote(str(house/ca
 
 full = [('output', 40), ('cache', 6000), *([('output', 8), ('cache', 100)] if 'EMONB_KILLS' in os.environ else [])] # make faults: all
 
+@pytest.mark.fault('a full disk under output or cache')
 @pytest.mark.skipif(sys.platform != 'linux', reason='mounts a disk as Linux does')
 @pytest.mark.parametrize('place, kilobytes', full)
-def test_a_disk_that_is_full(house, usual, place, kilobytes, record_property):
+def test_a_disk_that_is_full(house, usual, place, kilobytes):
     (house/'small').mkdir()
     run = run_in(house, *dict(output=('small/run', 'cache'), cache=('run', 'small/cache'))[place])
     said = namespaced(house, f"mount -t tmpfs -o size={kilobytes}k tmpfs small || exit\n{run}\nmount -o remount,size=200m small\n{run}\ncp -r {'small/run' if place == 'output' else 'run'} kept")
     first, second = said.split('status ')[:2]
     assert second.startswith('1') and 'Traceback' not in first and ('no space is left' in first or 'No space left' in first), said
     assert said.split('status ')[2].startswith('0') and results(house, 'kept') == usual[0], said # with more room it goes on
-    record_property(f'a full disk under the {place}', 1)
 
+@pytest.mark.fault('a read-only output or cache')
 @pytest.mark.skipif(sys.platform != 'linux', reason='mounts a folder as Linux does')
 @pytest.mark.parametrize('place', ['run', 'cache'])
-def test_a_folder_that_is_read_only(house, place, record_property):
+def test_a_folder_that_is_read_only(house, place):
     assert finish(house, 'run', 'cache')[0] == 0
     before = results(house, 'run')
     said = namespaced(house, f"mount --bind {place} {place} && mount -o remount,ro,bind {place} || exit\n{run_in(house, 'run', 'cache')}")
     assert 'status 1' in said and 'it is read-only' in said and 'Traceback' not in said and results(house, 'run') == before, said
-    record_property(f"a read-only {'output' if place == 'run' else place}", 1)
 
+@pytest.mark.fault('a file in the place of a folder', 2)
 def test_folders_that_cannot_be_written(house):
     (house/'taken').write_text('a file stands here')
     for output, cache in (('taken', 'cache'), ('run', 'taken')):

@@ -4,8 +4,8 @@ import numpy as np, pandas as pd, pytest
 from emonb.augmentation import with_variants
 from emonb.chunks import chunk_table
 from emonb.core import EmonbError
-from emonb.evaluation import predictions
-from emonb.ladder import fewer, ladder_row, parts_of, prices, rungs, shared_items
+from emonb.evaluation import predicted, predictions
+from emonb.ladder import by_seed, fewer, ladder_row, parts_of, plot_ladder, prices, rungs, shared_items
 from emonb.paper import emotions
 
 clips = pd.DataFrame([dict(clip=f'c/{speaker}{emotion}{take}', corpus='c', path='', speaker=f's{speaker}', emotion=emotion, sentence=f't{take}',
@@ -37,6 +37,24 @@ def test_a_row_says_what_it_is_of(shared):
     steps = prices(frames, 50)
     assert steps.above.tolist() == [r.label for r in rungs[2:-1]] and steps.below.tolist() == [r.label for r in rungs[3:]]
     assert (steps.seeds == 2).all() and (steps.corpora == 'c').all() and (steps.n > steps.clips).all()
+
+def test_the_figure_has_a_dash_for_each_seed(shared):
+    from matplotlib.figure import Figure
+    rng, frames, table = np.random.default_rng(0), {}, tables['whole']
+    for model, rung, seeds in (('toy', rungs[3], 3), ('toy', rungs[4], 2), ('other', rungs[3], 1)):
+        frames[model, rung.label] = pd.concat([predictions(model, 'test', table, rng.dirichlet(np.ones(7), len(table)), rung.label, seed)
+                                               for seed in range(seeds)])
+    alone = by_seed(frames)
+    assert alone.groupby(['model', 'rung']).size().to_dict() == {('toy', 'clip'): 3, ('toy', 'speaker'): 2, ('other', 'clip'): 1}
+    for (model, label), frame in frames.items():
+        mine = alone[(alone.model == model) & (alone.rung == label)]
+        assert mine.accuracy.mean() == pytest.approx((predicted(frame) == frame.emotion).mean())
+    ladder = pd.DataFrame([ladder_row(frame, shared.loc[label], 20) for (_, label), frame in frames.items()])
+    ax = Figure().subplots()
+    plot_ladder(ladder, alone, {r.label: r.title for r in rungs[3:5]}, ax)
+    drawn = [line.get_xydata() for line in ax.lines if line.get_marker() == '_']
+    assert sorted(np.concatenate(drawn)[:, 1]) == pytest.approx(sorted(alone.accuracy))
+    assert [sorted(np.round(dashes[:, 0])) for dashes in drawn] == [[0, 0, 0, 1, 1], [0]]
 
 def test_an_interval_over_speakers_draws_speakers(shared):
     table = tables['whole']

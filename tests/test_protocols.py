@@ -183,6 +183,19 @@ def test_overlap_is_what_it_says(chunks):
     assert audit(table, s).set_index('shared').loc['overlapping sound', 'count'] == expected
 
 
+@pytest.mark.parametrize('tempo, start, shared', [
+    (1, .512, True), (1, .256, True), (1, 0, False), (1, 1.024, False), # a chunk from .512 to 1.024 s is trained on
+    (.81, .512, True), (.81, 0, False), (.81, 1.24, True), (.81, 1.28, False), # the copy's 1.28 s is the original's 1.037 s
+    (1.23, .512, True), (1.23, .3, True), (1.23, .84, False), (1.23, 0, True), (2, .512, False)])
+def test_an_altered_copy_of_the_same_stretch_overlaps(tempo, start, shared):
+    rows = [dict(clip='x', parent='', tempo=1, start=.512), dict(clip='x+', parent='x', tempo=tempo, start=start),
+            dict(clip='y', parent='', tempo=1, start=.512), dict(clip='y+', parent='y', tempo=tempo, start=start)]
+    table = pd.DataFrame(rows).assign(corpus='a', emotion='anger', end=lambda t: t['start'] + .512)
+    for train, test in (([0], [1]), ([1], [0])):
+        found = audit(table, Split('paper', 0, 0, *map(np.array, (train, [2, 3], test)), 4)).set_index(['between', 'shared'])['count']
+        assert found['train | test', 'overlapping sound'] == shared and found['train | val', 'overlapping sound'] == 0
+
+
 def test_paper_shares_samples():
     "At a hop of half a chunk most test chunks of the paper's protocol overlap with training; without overlap none."
     table = clip_table(speakers=8)

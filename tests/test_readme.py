@@ -34,14 +34,15 @@ def test_the_environment_is_entered_before_the_first_command_in_it():
 
 @pytest.fixture(scope='module')
 def desk(tmp_path_factory):
-    "A folder with all that the README's commands name: a few demo clips as corpora, recordings, a film, a split, runs."
+    "A folder with all that the README's commands name: a few demo clips as corpora and as a list, recordings, a film, a split, runs."
     desk = tmp_path_factory.mktemp('desk')
     clips = load_clips(demo_corpora(), ['emodb'])
     some = clips[clips.speaker.isin(clips.speaker.unique()[:5])].drop_duplicates(['speaker', 'emotion'])
     for path in some.path:
-        (desk/'corpora'/'emodb'/'wav').mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, desk/'corpora'/'emodb'/'wav')
-    (desk/'corpora'/'demo.json').write_text('{}')
+        (desk/'data'/'emodb'/'wav').mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, desk/'data'/'emodb'/'wav')
+    (desk/'data'/'demo.json').write_text('{}')
+    some[['path', 'emotion', 'speaker']].to_csv(desk/'mine.csv', index=False)
     (desk/'recordings').mkdir()
     for path in some.path[:2]: shutil.copy(path, desk/'recordings')
     shutil.copy(load_clips(demo_corpora(), ['enterface']).path[0], desk/'talk.mp4')
@@ -52,7 +53,7 @@ def desk(tmp_path_factory):
 def run_it(command, desk):
     "Output and exit status of a command, typed at the desk."
     line = [sys.executable, '-c', 'import sys; from emonb.reproduce import main; sys.exit(main())', *shlex.split(os.path.expandvars(command.replace('$HOME', str(desk))))[1:]]
-    quiet = dict(os.environ, HOME=str(desk), EMONB_RUNS=str(desk/'runs'), EMONB_DATA=str(desk/'corpora'), EMONB_CACHE=str(desk/'cache'), PYTHONPATH=str(root))
+    quiet = dict(os.environ, HOME=str(desk), EMONB_RUNS=str(desk/'runs'), EMONB_DATA=str(desk/'data'), EMONB_CACHE=str(desk/'cache'), PYTHONPATH=str(root))
     done = subprocess.run(line, cwd=desk, env=quiet, capture_output=True, text=True)
     return done.stdout + done.stderr, done.returncode
 
@@ -66,11 +67,12 @@ def test_emonb_commands_do_what_is_said(command, done):
     said, status = done[command]
     assert status == 0 or command.startswith('emonb audit'), said # whose status tells that the split shares clips
     assert 'Traceback' not in said
-    expected = {'train': 'Accuracy', 'predict': ' %', 'report': 'same' if 'nbs/results' in command else '## In short', 'audit': 'speaker', 'data': 'EMO-DB'}
+    expected = {'train': 'Accuracy', 'predict': ' %', 'report': 'same' if 'nbs/results' in command else '## In short', 'audit': 'speaker', 'data': 'EMO-DB', 'export': ''}
     assert expected[shlex.split(command)[1]] in said
 
 def test_files_that_the_commands_name_are_made(desk, done):
-    assert (desk/'talk.png').stat().st_size > 1000 and len(pd.read_csv(desk/'emotions.csv')) > 2 and (desk/'runs'/'recognizer.safetensors').exists()
+    assert (desk/'talk.png').stat().st_size > 1000 and len(pd.read_csv(desk/'emotions.csv')) > 2
+    assert all((desk/file).exists() for file in ('runs/recognizer.safetensors', 'mine.safetensors', 'recognizer.onnx'))
 
 def test_library_example_runs(tmp_path):
     code, = [block for kind, block in blocks if kind == 'python']

@@ -4,11 +4,11 @@ import dataclasses, warnings
 import numpy as np, pytest, torch
 from torch import nn
 
-from emonb import cnns, dense, replicas
+from emonb import cnns, dense, replicas, training
 from emonb.core import EmonbError
 from emonb.protocols import Split
 from emonb.replicas import Batch, Inputs, batches_of_all, fit_all, replicable, side_by_side
-from emonb.training import Dataset, DivergedError, Settings, _Training, batches, fit, standardised
+from emonb.training import Dataset, DivergedError, Settings, _Training, batches, fit, read_checkpoint, standardised
 
 settings = Settings(rate=3e-3, batch=16, epochs=3, precision='float32', device='cpu')
 rng = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def same(one, other, tolerance=1e-4):
     ours, theirs = one.model.state_dict(), other.model.state_dict()
     assert list(ours) == list(theirs) and all(torch.allclose(ours[name], theirs[name], atol=tolerance) for name in ours)
 
-def never(*_, **__): raise AssertionError('one after another')
+def never(*_, **__): raise AssertionError('not this way')
 
 
 @pytest.mark.parametrize('change', [dict(), dict(decay=1.), dict(optimiser='sgd', rate=.03), dict(batch=200)])
@@ -179,6 +179,45 @@ def test_one_that_diverges_is_named_and_spoils_nothing():
     assert str(lost) == 'fast, seed 1, fold 0: the loss is no number any more in epoch 1, at learning rate 0.003; choose a smaller rate'
     assert kept.curves.equals(fit_all(small, data, [uneven[1], uneven[0]], settings, 'fast')[1].curves)
 
+class Stopped(Exception): "The program."
+
+def stopping(monkeypatch, module, epochs):
+    "Stop the program after so many epochs, the first time."
+    left = [epochs]
+    def counted(epoch_range, *_):
+        for epoch in epoch_range:
+            if not left[0]: left[0] = -1; raise Stopped
+            left[0] -= 1; yield epoch
+    monkeypatch.setattr(module, 'progress', counted)
+
+@pytest.mark.parametrize('change', [dict(), dict(optimiser='sgd', rate=.03)])
+def test_stopped_and_resumed_is_as_undisturbed(change, monkeypatch, tmp_path):
+    chosen, file = dataclasses.replace(settings, epochs=5, **change), tmp_path/'toy.safetensors'
+    undisturbed = fit_all(small, data, uneven, chosen, 'toy', [1, 4])
+    monkeypatch.setattr(replicas, 'checkpoint_seconds', 0)
+    stopping(monkeypatch, replicas, 3)
+    with pytest.raises(Stopped): fit_all(small, data, uneven, chosen, 'toy', [1, 4], file)
+    assert [len(curves) for curves in read_checkpoint(file)[1]] == [3, 3, 3]
+    for one, other in zip(fit_all(small, data, uneven, chosen, 'toy', [1, 4], file), undisturbed, strict=True):
+        same(one, other, 0); assert one.curves.equals(other.curves)
+
+def test_one_that_diverged_before_the_program_stopped_is_still_named(monkeypatch, tmp_path):
+    inputs, file = data.inputs.copy(), tmp_path/'toy.safetensors'
+    inputs[next(iter(set(uneven[1].train) & set(uneven[0].test)))] = np.nan
+    monkeypatch.setattr(replicas, 'checkpoint_seconds', 0)
+    stopping(monkeypatch, replicas, 2)
+    with pytest.raises(Stopped): fit_all(small, data._replace(inputs=inputs), uneven[:2], settings, 'fast', (), file)
+    kept, lost = fit_all(small, data._replace(inputs=inputs), uneven[:2], settings, 'fast', (), file)
+    assert isinstance(lost, DivergedError) and 'in epoch 1,' in str(lost) and len(kept.curves) == settings.epochs
+
+def test_one_after_another_each_has_a_checkpoint(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, 'checkpoint_seconds', 0)
+    stopping(monkeypatch, training, 4)
+    with pytest.raises(Stopped): fit_all(Parameter, data, uneven, settings, 'toy', (), tmp_path/'toy.safetensors')
+    assert {file.name: len(read_checkpoint(file)[1]) for file in tmp_path.iterdir()} == {'toy-0.safetensors': 3, 'toy-1.safetensors': 1}
+    again = fit_all(Parameter, data, uneven, settings, 'toy', (), tmp_path/'toy.safetensors')
+    for one, split in zip(again, uneven): same(one, fit(Parameter, data, split, settings, 'toy'), 0)
+
 @pytest.mark.parametrize('build', [small, Parameter])
 def test_all_diverge(build):
     done = fit_all(build, data, uneven, Settings('sgd', 1e30, device='cpu'), 'fast')
@@ -208,6 +247,12 @@ def test_an_unknown_optimiser_is_no_lack_of_memory():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         with pytest.raises(EmonbError, match="optimiser 'lion'"): fit_all(small, data, uneven, Settings('lion', device='cpu'), 'toy')
+
+def test_inputs_too_large_for_the_device_are_read_by_one_after_another(monkeypatch):
+    alone = [fit(small, data, split, settings, 'toy') for split in uneven]
+    monkeypatch.setattr(replicas, '_room', lambda device: data.inputs.nbytes - 1)
+    monkeypatch.setattr(replicas, '_together', never)
+    for one, other in zip(fit_all(small, data, uneven, settings, 'toy'), alone, strict=True): same(one, other, 0)
 
 def test_no_splits(): assert fit_all(small, data, [], settings, 'toy') == []
 

@@ -51,6 +51,13 @@ def test_a_failure_takes_only_what_rests_on_it(house, tmp_path, capsys):
     assert any(out.output_type == 'error' for cell in kept.cells for out in cell.get('outputs', []))
     assert 'not: 01_b, 02_c' in capsys.readouterr().out
 
+@pytest.mark.parametrize('line', ['from emonb.a import nothing', 'import emonb.a', 'from emonb import a', 'from emonb import d, a'])
+def test_each_way_to_import_a_module_is_a_need(house, line):
+    nbformat.write(notebook('c', f'if False:\n    {line}'), house/'02_c.ipynb')
+    assert driver.needs()['02_c'] == ['00_a']
+
+def test_the_lstm_needs_the_baselines(): assert '07_baselines' in driver.needs()['11_lstm']
+
 def test_what_is_done_is_not_done_again_until_something_changed(house, tmp_path):
     for _ in range(2): driver.reproduce('smoke', output=tmp_path/'out')
     assert times(house, 'a') == times(house, 'd') == 1

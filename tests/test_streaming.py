@@ -6,6 +6,7 @@ import av, numpy as np, pandas as pd, pytest, soundfile as sf, torch
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
 
+import emonb.recognizer
 from emonb.audio import read_audio
 from emonb.chunks import Chunks
 from emonb.cnns import build, specs
@@ -177,6 +178,7 @@ def refused(path):
     with pytest.raises(EmonbError) as error: load_recognizer(path)
     assert '\n' not in str(error.value) and path.name in str(error.value)
 
+@pytest.mark.fault('a recognizer file with a flipped bit, or cut off', 30)
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0, 1, exclude_max=True), st.integers(0, 7), st.booleans())
 def test_one_bit_or_a_cut(recognizer, tmp_path_factory, where, bit, cut):
@@ -189,6 +191,7 @@ def test_one_bit_or_a_cut(recognizer, tmp_path_factory, where, bit, cut):
     path.write_bytes(content)
     refused(path)
 
+@pytest.mark.fault('a recognizer file that holds something else')
 @pytest.mark.parametrize('change', [dict(kind='x'), dict(emotions=emotions[:6]), dict(temperature=0.), dict(temperature='1'), dict(threshold=float('nan')),
                                     dict(about=3), dict(hop=1)])
 def test_a_whole_file_with_wrong_notes(recognizer, tmp_path, change):
@@ -197,6 +200,7 @@ def test_a_whole_file_with_wrong_notes(recognizer, tmp_path, change):
     write_checkpoint(path, tensors, {**notes, **change})
     refused(path)
 
+@pytest.mark.fault('a recognizer file that holds something else')
 @pytest.mark.parametrize('change', [dict(mean=torch.zeros(3)), {'filters.weight': torch.zeros(10**6, 0, 5)}, {'hidden.weight': torch.zeros(2, 2)},
                                     {'filters.bias': torch.full((32,), torch.nan)}, {'deviation': torch.ones((), dtype=torch.float64)}, {'more': torch.ones(1)},
                                     {'lstm.weight_ih_l0': torch.zeros(256, 0)}, {'lstm.weight_hh_l0': torch.zeros(3, 3)}, {'hidden.weight': torch.zeros(10**7, 0)}])
@@ -206,6 +210,7 @@ def test_a_whole_file_with_wrong_tensors(recognizer, tmp_path, change):
     write_checkpoint(path, {**tensors, **change}, notes)
     refused(path)
 
+@pytest.mark.fault('a recognizer file that holds something else', 7)
 def test_other_files(tmp_path):
     for name, content in dict(empty=b'', pickle=b'\x80\x04\x95cos\nsystem\n', huge=(2**62).to_bytes(8, 'little') + b'{}', text=b'hello').items():
         (tmp_path/name).write_bytes(content)
@@ -216,6 +221,8 @@ def test_other_files(tmp_path):
 def test_no_recognizer_says_how_to_make_one(tmp_path, monkeypatch):
     monkeypatch.setenv('EMONB_RUNS', str(tmp_path))
     with pytest.raises(EmonbError, match='emonb train'): find_recognizer()
+    (tmp_path/'smoke-demo').mkdir(); (tmp_path/'smoke-demo'/'recognizer.safetensors').touch()
+    with pytest.raises(EmonbError, match='no recognizer in runs but runs/smoke-demo/recognizer.safetensors, which has only heard made-up voices; make one'): find_recognizer()
 
 
 # recordings
@@ -379,6 +386,23 @@ def test_train_on_a_list_then_predict(tmp_path, capsys, network):
     assert {name: how['epochs'] for name, how in made.about['settings'].items()} == {name: epochs[name] for name in epochs if network.startswith(name)}
     assert type(made.network) is (Clipwise if network == 'R2+LSTM' else Chunkwise)
     assert predict_command(rows.path.iloc[0], model) == 0
+
+def test_training_says_what_it_leaves_out(tmp_path, capsys, monkeypatch):
+    for n in range(3): sf.write(tmp_path/f'{n}.wav', .1*np.random.default_rng(n).standard_normal(9600), 16000)
+    header, rows = 'path,emotion,speaker\n', '0.wav,fear,a\n1.wav,bored,a\n2.wav,calm,b\n'
+    (tmp_path/'all.csv').write_text(header + rows) # names the same files, and is not asked for
+    (tmp_path/'mine.csv').write_text(header + rows + 'gone.wav,fear,a\nlost.wav,fear,a\n0.wav,furious,a\n')
+    (tmp_path/'prices.csv').write_text('item,price\n')
+    def stop(clips, *_, **__): raise EmonbError(f'{len(clips)} clips')
+    monkeypatch.setattr(emonb.recognizer, 'train_recognizer', stop)
+    with pytest.raises(EmonbError, match='3 clips'): train_command(tmp_path/'mine.csv')
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == 'mine 3 clips; 3 files left out' and lines.pop() == 'not trained on: boredom 1, calm 1 clips'
+    assert 'left out: gone.wav there is no such file (and 1 more); check the name' in lines
+    assert any("line 7 has an unknown emotion 'furious'" in line for line in lines) and len(lines) == 2
+    (tmp_path/'mine.csv').write_text(header + '0.wav,fear,a\n')
+    with pytest.raises(EmonbError, match='1 clips'): train_command(tmp_path/'mine.csv')
+    assert capsys.readouterr().out == 'mine 1 clips\n'
 
 def test_a_network_that_is_none():
     with pytest.raises(EmonbError, match=r'choose from R2, R2\+LSTM'): train_recognizer(open_corpora('demo', 'smoke'), 'R9')

@@ -90,6 +90,13 @@ def test_rows_that_do_not_fit_into_memory_are_read_to_the_same_bits(tmp_path, mo
     read = fit(Network, data._replace(inputs=np.load(tmp_path/'x.npy', mmap_mode='r')), split, settings, 'toy')
     assert torch.equal(weights(read), weights(usual)) and np.array_equal(read.probabilities, usual.probabilities)
 
+def test_rows_that_do_not_fit_are_given_block_by_block(monkeypatch):
+    ready = standardised(data.inputs, split.train, torch.device('cpu'), torch.float32)
+    monkeypatch.setattr(training, '_room', lambda device: data.inputs.nbytes - 1)
+    read = standardised(data.inputs, split.train, torch.device('cpu'), torch.float32)
+    assert [len(block) for block in read.split(64)] == [64, 64, 64, 18]
+    assert torch.equal(torch.cat([*read.split(64)]), ready)
+
 def test_the_earliest_of_the_best_epochs_is_chosen():
     data, _, split = problem()
     fitted = fit(Network, data, split, dataclasses.replace(settings, epochs=12), 'toy', snapshots=range(1, 13))
@@ -288,3 +295,16 @@ def test_bytes_are_left_to_the_network():
     inputs = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     ready = standardised(inputs, np.array([0]), torch.device('cpu'), torch.bfloat16)
     assert ready.dtype == torch.uint8 and np.array_equal(ready, inputs)
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_on_a_gpu_a_training_comes_to_what_it_comes_to_on_a_cpu(tmp_path, monkeypatch):
+    build, file, chosen = lambda: space_network(16), tmp_path/'toy.safetensors', dataclasses.replace(settings, precision='float32')
+    there = dataclasses.replace(chosen, device='cuda')
+    here, usual = fit(build, data, split, dataclasses.replace(chosen, device='cpu'), 'toy'), fit(build, data, split, there, 'toy')
+    monkeypatch.setattr(training, 'checkpoint_seconds', 0)
+    fit(build, data, split, dataclasses.replace(there, epochs=2), 'toy', checkpoint=file)
+    resumed = fit(build, data, split, there, 'toy', checkpoint=file)
+    monkeypatch.setattr(training, '_room', lambda device: 0)
+    for other in (usual, resumed, fit(build, data, split, there, 'toy')): # the last reads its rows batch by batch
+        losses = [each.curves[['train_loss', 'val_loss']] for each in (here, other)]
+        assert np.allclose(*losses, atol=1e-3) and np.allclose(here.probabilities, other.probabilities, atol=1e-3)
