@@ -472,6 +472,7 @@ def mutated(content, rng):
         else: del content[i:]
     return bytes(content)
 
+@pytest.mark.fault('a recording with random bytes in it', 1500)
 def test_mutated_files_are_kept_or_told(folder):
     "In a process of its own: a decoder that crashes must fail this test, not end it."
     seeds = [put(folder/f'seed{suffix}').read_bytes() for suffix in ('.wav', '.flac', '.mp3', '.ogg', '.aiff')]

@@ -378,7 +378,7 @@ def test_train_on_a_list_then_predict(tmp_path, capsys, network):
     model = train_command(tmp_path/'mine.csv', tmp_path/'mine.safetensors', network, epochs=1)
     assert 'protocol speaker' in capsys.readouterr().out
     made = load_recognizer(model)
-    assert made.about['corpora'] == {'mine': len(rows)} and made.about['tested_clips'] == len(rows)
+    assert made.about['corpora'] == {'demo-mine': len(rows)} and made.about['tested_clips'] == len(rows)
     for name in ('accuracy', 'uar', 'ece_before', 'ece', 'trusted_share'):
         value, low, high = made.about[name]
         assert low <= value <= high, name
