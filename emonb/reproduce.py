@@ -257,7 +257,7 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     add = lambda name, do, help, to=commands: _command(to, name, do, help)
     p = add('reproduce', _reproduce, 'run the notebooks and regenerate every table and figure')
-    p.add_argument('--profile', choices=list(profiles), help='how much work: smoke (seconds a notebook), quick (about an hour on two cores in all; the default, but smoke for the demo corpora), long (about three: the published run) or paper (GPU)')
+    p.add_argument('--profile', choices=list(profiles), help='how much work: smoke (seconds a notebook), quick (about an hour on two cores in all; the default, but smoke for the demo corpora), long (about four: the published run) or paper (GPU)')
     p.add_argument('--corpora', default='auto', help='a folder of corpora, demo, or auto: EMONB_DATA or data/, else demo (default: %(default)s)')
     p.add_argument('--device', default='auto', help='cpu, cuda or auto (default: %(default)s)')
     p.add_argument('--seeds', type=int, help="how many seeds (default: the profile's)")
