@@ -221,7 +221,7 @@ def test_every_notebook_runs_on_the_real_recordings(tmp_path):
     linear = claims[claims.claim.str.match(r'table2\.(svm|softmax)\.')]
     assert set(linear.protocol) == settings and len(linear) == 30
     made_up = claims.corpora.str.contains('demo', na=False) # faces on film, of which no real corpus with clips is here
-    assert claims[made_up].verdict.isna().all() and claims[made_up].claim.str.match('table5').all()
+    assert claims[made_up].verdict.isna().all() and claims[made_up].claim.str.match('table5|order.finetuned').all()
     judged = claims[~made_up & (claims.claim != 'order.filters-look-like-speech')] # which is shown, not measured
     assert judged.verdict.isin(['reproduced', 'partly', 'not reproduced', 'not testable']).all()
     scores = claims[claims.ours.notna() & ~claims.claim.str.startswith('count.')]
