@@ -76,10 +76,11 @@ def _identities(table, kind):
 def _overlapping(table, first, second):
     "(rows of second,) whether the row was made from sound that one of `first` was made from, too, in this version of the clip or another."
     if not len(first): return np.zeros(len(second), bool)
-    if 'parent' in table: table = table.assign(clip=table['clip'].where(table.parent == '', table.parent))
+    if 'parent' in table: table = table.assign(clip=known(table.parent).fillna(known(table['clip'])))
     clip = _identities(table, 'clips').astype(np.int64)
     # in whole microseconds, so that a chunk which ends where the next one starts does not overlap with it
-    times = table[['start', 'end']].fillna(0).mul(table.get('tempo', 1), axis=0).mul(1e6).round().to_numpy(np.int64) # of the original
+    tempo = table.tempo.fillna(1) if 'tempo' in table else 1
+    times = table[['start', 'end']].fillna(0).mul(tempo, axis=0).mul(1e6).round().to_numpy(np.int64) # of the original
     start, end = (times + clip[:, None]*(2*times.max(initial=0) + 2)).T # each clip on its own stretch of one time line
     first = first[np.argsort(start[first], kind='stable')]
     latest = np.maximum.accumulate(end[first])

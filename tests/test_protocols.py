@@ -195,6 +195,13 @@ def test_an_altered_copy_of_the_same_stretch_overlaps(tempo, start, shared):
         found = audit(table, Split('paper', 0, 0, *map(np.array, (train, [2, 3], test)), 4)).set_index(['between', 'shared'])['count']
         assert found['train | test', 'overlapping sound'] == shared and found['train | val', 'overlapping sound'] == 0
 
+@pytest.mark.parametrize('nothing', ['', None, np.nan])
+def test_cells_of_a_csv_that_are_empty_hide_no_copy(nothing):
+    rows = [dict(clip='x', parent=nothing, tempo=nothing or np.nan, start=0.), dict(clip='x+', parent='x', tempo=1., start=0.), dict(clip='y', parent=nothing, tempo=1., start=0.)]
+    table = pd.DataFrame(rows).assign(corpus='a', emotion='anger', end=.512)
+    found = audit(table, Split('paper', 0, 0, *map(np.array, ([0], [2], [1])), 3)).set_index(['between', 'shared'])['count']
+    assert found['train | test', 'overlapping sound'] == 1 and found['train | val', 'overlapping sound'] == 0
+
 
 def test_paper_shares_samples():
     "At a hop of half a chunk most test chunks of the paper's protocol overlap with training; without overlap none."
