@@ -9,6 +9,7 @@ __all__ = ['probability_columns', 'metrics', 'judged', 'marks', 'protocols', 'pr
            'markdown']
 
 # %% ../nbs/05_evaluation.ipynb #21f8307e
+import functools
 import numpy as np, pandas as pd
 from .core import EmonbError
 from .paper import claims, emotions
@@ -103,9 +104,14 @@ def bootstrap(
     seed: int = 0
 ) -> np.ndarray:         # (draws, m) sums over as many units, drawn with replacement
     "Resample units. Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6 and 13."
-    counts, rng, share = np.asarray(counts, float), np.random.default_rng(seed), np.full(len(counts), 1/len(counts))
-    blocks = [rng.multinomial(len(counts), share, min(500, draws - done)) @ counts for done in range(0, draws, 500)]
-    return np.concatenate(blocks) # in blocks, for the weights of 5,000 draws of thousands of clips fill memory
+    counts = np.asarray(counts, float)
+    return np.concatenate([drawn @ counts for drawn in _drawn(len(counts), draws, seed)])
+
+@functools.lru_cache(8) # a notebook asks for the same again and again; drawing takes longer than all else
+def _drawn(units, draws, seed): # how often each unit is drawn, in blocks of (500, units), so that no large array is ever made of floats
+    rng, share = np.random.default_rng(seed), np.full(units, 1/units)
+    blocks = [rng.multinomial(units, share, min(500, draws - done)) for done in range(0, draws, 500)]
+    return [drawn.astype(np.min_scalar_type(drawn.max())) for drawn in blocks]
 
 def interval(values: np.ndarray) -> np.ndarray:
     "The middle 95 % of `values` (draws, …), as (2, …): low and high. Draws without a value are left out."

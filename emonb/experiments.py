@@ -7,7 +7,7 @@ __all__ = ['dataset', 'features_key', 'Job', 'Experiment', 'run_jobs', 'run_expe
            'folds_of', 'run_folds', 'search']
 
 # %% ../nbs/06c_experiments.ipynb #400b5b40
-import contextlib, dataclasses, functools, inspect, itertools, json, math, os, time, warnings
+import dataclasses, functools, inspect, itertools, json, math, os, time, warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -86,8 +86,13 @@ def _on_gpu(settings): return pick_device(settings.device).type != 'cpu' # a CPU
 
 def _keys(job):
     "What each training of a job depends on."
-    key = [job.key, inspect.getsource(replicas)] if _on_gpu(job.settings) else job.key
+    key = _with_engine(job.key, job.build, job.settings)
     return [made_of(job.experiment, job.build, key, job.data, split, job.settings, job.snapshots) for split in job.splits]
+
+def _with_engine(key, build, settings): # a GPU has one of its own, and forms of its own of some layers
+    if not _on_gpu(settings): return key
+    with torch.random.fork_rng([]): forms = {replicas.many.get(type(layer)) for layer in build().modules()}
+    return [key, *sorted({inspect.getsource(each) for each in (replicas, *(part for form in forms for part in getattr(form, 'made_with', ())))})]
 
 def _settled(settings):
     "With the precision that stands in the key, whatever processor it is trained on."
@@ -136,7 +141,7 @@ def _trained(experiment, build, inputs, labels, clips, splits, keys, settings, s
     @functools.cache
     def side_by_side(): return replicas.fit_all(build, data, splits, settings, experiment, snapshots, checkpoint)
     def train(n, own_checkpoint):
-        if len(splits) > 1: return side_by_side()[n]
+        if len(splits) > 1 or _on_gpu(settings): return side_by_side()[n]
         return fit(build, data, splits[n], settings, experiment, snapshots, own_checkpoint)
     for n, key in enumerate(keys):
         try: _keep(key, experiment, functools.partial(train, n))
@@ -187,13 +192,17 @@ def run_folds(*args, **more) -> list: # of (`Split`, `Experiment`), a seed and f
     return list(zip(job.splits, run_jobs([job])[0]))
 
 # %% ../nbs/06c_experiments.ipynb #41f1751b
-def _trial(depends, experiment, build, inputs, labels, clips, split, settings):
-    "Epoch and validation accuracy, for each epoch of one trial; empty where it diverged. Cached."
-    def make(folder):
-        curves = []
-        with contextlib.suppress(DivergedError): curves = fit(build, Dataset(inputs, labels, clips), split, settings, experiment).curves
-        pd.DataFrame(curves, columns=['epoch', 'val_accuracy'], dtype=float).to_parquet(folder/'curves.parquet')
-    return pd.read_parquet(cached('trials', depends, make)/'curves.parquet')
+def _trials(depends, experiment, build, inputs, labels, clips, split, settings):
+    "For each of some settings, epoch and validation accuracy of each epoch; empty where the trial diverged. Cached."
+    @functools.cache
+    def together(): return replicas.fit_all(build, Dataset(inputs, labels, clips), [split]*len(settings), settings, experiment)
+    def curves_of(n):
+        def make(folder):
+            found = together()[n]
+            curves = [] if isinstance(found, DivergedError) else found.curves
+            pd.DataFrame(curves, columns=['epoch', 'val_accuracy'], dtype=float).to_parquet(folder/'curves.parquet')
+        return pd.read_parquet(cached('trials', depends[n], make)/'curves.parquet')
+    return [curves_of(n) for n in range(len(settings))]
 
 def search(
     experiment: str,    # its name
@@ -209,12 +218,21 @@ def search(
     "The paper's randomised search (section 3.1): drawn at random, trained shortly, judged on validation data."
     from sklearn.model_selection import ParameterSampler
     all_drawn, names = list(ParameterSampler(space, trials, random_state=seed)), [field.name for field in dataclasses.fields(Settings)]
-    jobs, rows = [], []
-    for drawn in all_drawn:
+    blocks, rows = {}, [] # networks that are built alike are tried side by side where that is faster
+    for number, drawn in enumerate(all_drawn):
         settings = Settings(**{'epochs': epochs, **{name: drawn[name] for name in drawn if name in names}})
-        build = functools.partial(build_of, **{name: drawn[name] for name in drawn if name not in names})
-        jobs.append((made_of(experiment, build, key, data, split, settings), experiment, build, *data, split, _settled(settings)))
-    for drawn, curves in zip(all_drawn, _side_by_side(_trial, jobs, any(_on_gpu(job[-1]) for job in jobs))):
+        built = {name: drawn[name] for name in drawn if name not in names}
+        blocks.setdefault(str(built) if _on_gpu(settings) else number, []).append((number, built, settings))
+    jobs = []
+    for some in blocks.values():
+        _, built, all_settings = zip(*some)
+        build = functools.partial(build_of, **built[0])
+        depends = [made_of(experiment, build, _with_engine(key, build, settings), data, split, settings) for settings in all_settings]
+        jobs.append((depends, experiment, build, *data, split, list(map(_settled, all_settings))))
+    done = _side_by_side(_trials, jobs, any(_on_gpu(job[-1][0]) for job in jobs))
+    found = {number: curves for some, each in zip(blocks.values(), done) for (number, *_), curves in zip(some, each)}
+    for number, drawn in enumerate(all_drawn):
+        curves = found[number]
         best = dict(val_accuracy=curves.val_accuracy.max(), epoch=1 + curves.val_accuracy.argmax()) if len(curves) else {}
         rows.append({**drawn, 'val_accuracy': np.nan, 'epoch': 0, **best})
     return pd.DataFrame(rows).sort_values('val_accuracy', ascending=False, kind='stable', ignore_index=True)

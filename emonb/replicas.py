@@ -182,20 +182,32 @@ def batches_of_all(
     yield from zip(rows, weights, own[:, ::size].T.tolist())
 
 # %% ../nbs/06a_replicas.ipynb #8322e75d
+def _joined(optimisers, device):
+    "One optimiser for the weights of all; those that are moved alike are one group, which is one launch."
+    groups = {}
+    for group in (group for each in optimisers for group in each.param_groups):
+        how = {name: value for name, value in group.items() if name != 'params'}
+        groups.setdefault(str(how), dict(how, params=[]))['params'] += group['params']
+    joined = type(optimisers[0])([*groups.values()], lr=0.) # each group has its own
+    for group in joined.param_groups: group['capturable'] = device.type == 'cuda' # its steps can be recorded
+    return joined
+
 class Replicas:
     "Trainings of one network, their weights side by side."
-    def __init__(self, build: Callable, data: Dataset, splits: list, settings: Settings):
-        self.settings, (self.device, dtype) = settings, _hardware(settings)
+    def __init__(self, build: Callable, data: Dataset, splits: list, settings: list): # of each split, alike but for what the optimiser is told
+        self.settings, (self.device, dtype) = settings[0], _hardware(settings[0])
         self.splits, self.trainings, self.batch = splits, [], Batch([])
-        for split in splits:
-            self.trainings.append(training := _Training(build, settings, split.seed, self.device))
+        for split, its in zip(splits, settings):
+            self.trainings.append(training := _Training(build, its, split.seed, self.device))
             self.batch.generators.append(own := torch.Generator(self.device).set_state(training.random.get_rng_state()))
             training.random = SimpleNamespace(get_rng_state=own.get_state, set_rng_state=own.set_state)
         self.models = nn.ModuleList(training.model for training in self.trainings)
-        self.network, self.optimiser = side_by_side(self.models, self.batch), _optimiser(self.models, settings)
+        self.network, self.optimiser = side_by_side(self.models, self.batch), _joined([training.optimiser for training in self.trainings], self.device)
         self.weights = [(stacked, [model.get_parameter(name) for model in self.models]) for name, stacked in self.network.named_parameters()]
         self.inputs = Inputs(data.inputs, [split.train for split in splits], self.device, dtype)
         self.labels = torch.from_numpy(data.labels).to(self.device)
+        self.total, self.right = torch.zeros(2, len(splits), device=self.device) # of an epoch
+        self.graph, self.waiting = None, 3 # steps before the one that is recorded: what is made at first use is made then
         self.cast = torch.autocast(self.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
     def scores(self, rows): # (replicas, m) → (replicas, m, 7)
@@ -208,19 +220,34 @@ class Replicas:
             stacked.grad = None
         self.optimiser.step()
 
+    def take(self, rows, weights, own):
+        "A batch: scores, slopes, a step."
+        self.batch.rows, self.batch.own, truth = rows.shape[1], own, self.labels[rows]
+        scores = self.scores(rows)
+        losses = F.cross_entropy(scores.flatten(0, 1), truth.flatten(), reduction='none').view_as(weights)
+        (losses*weights).sum().backward()
+        self.step(own)
+        self.total += (losses.detach()*(weights > 0)).sum(1); self.right += ((scores.argmax(2) == truth) & (weights > 0)).sum(1)
+
+    def replay(self, rows, weights, own):
+        "A whole batch of all, recorded the first time."
+        if self.graph is None:
+            self.given, self.graph = (rows.clone(), weights.clone()), torch.cuda.CUDAGraph()
+            for generator in self.batch.generators: self.graph.register_generator_state(generator)
+            with torch.cuda.graph(self.graph): self.take(*self.given, own)
+        for place, new in zip(self.given, (rows, weights)): place.copy_(new)
+        self.graph.replay()
+
     def learn(self):
         "One epoch. Mean loss and accuracy on the way of each replica."
         self.network.train()
-        total, right = torch.zeros(2, len(self.splits), device=self.device)
+        self.total.zero_(); self.right.zero_()
         trains, orders = zip(*((torch.from_numpy(split.train), training.order) for split, training in zip(self.splits, self.trainings)))
         for rows, weights, own in batches_of_all(trains, self.settings.batch, orders, self.device):
-            self.batch.rows, self.batch.own, truth = rows.shape[1], own, self.labels[rows]
-            scores = self.scores(rows)
-            losses = F.cross_entropy(scores.flatten(0, 1), truth.flatten(), reduction='none').view_as(weights)
-            (losses*weights).sum().backward()
-            self.step(own)
-            total += (losses.detach()*(weights > 0)).sum(1); right += ((scores.argmax(2) == truth) & (weights > 0)).sum(1)
-        return [[float(value)/len(rows) for value, rows in zip(values.tolist(), trains)] for values in (total, right)]
+            whole = self.device.type == 'cuda' and min(own) == self.settings.batch
+            if whole and not self.waiting: self.replay(rows, weights, own)
+            else: self.take(rows, weights, own); self.waiting -= whole
+        return [[float(value)/len(rows) for value, rows in zip(values.tolist(), trains)] for values in (self.total, self.right)]
 
 # %% ../nbs/06a_replicas.ipynb #0f457165
 @torch.inference_mode()
@@ -254,32 +281,33 @@ def _load(replicas, path):
 def _together(build, data, splits, settings, experiment, snapshots, checkpoint):
     "A `Fitted` or a `DivergedError` for each split."
     replicas, labels = Replicas(build, data, splits, settings), torch.from_numpy(data.labels)
+    rates, epochs = [its.rate for its in settings], settings[0].epochs
     val, test = (pad_sequence([torch.from_numpy(split.parts[part]) for split in splits], batch_first=True) for part in ('val', 'test'))
     every = torch.arange(len(labels)).expand(len(splits), -1)
-    def lost(split, training): # its error
+    def lost(split, training, rate): # its error
         if not (curves := training.curves) or np.isfinite(list(curves[-1].values())).all(): return None
         return DivergedError(f'{experiment}, seed {split.seed}, fold {split.fold}: the loss is no number any more '
-                             f'in epoch {len(curves)}, at learning rate {settings.rate:g}; choose a smaller rate')
+                             f'in epoch {len(curves)}, at learning rate {rate:g}; choose a smaller rate')
     if checkpoint and checkpoint.exists():
         try: _load(replicas, checkpoint)
         except EmonbError as error: warnings.warn(f'{experiment}: starts over; {error}', stacklevel=2)
     done, written = max(len(training.curves) for training in replicas.trainings), time.monotonic()
-    for epoch in progress(range(done + 1, settings.epochs + 1), experiment):
+    for epoch in progress(range(done + 1, epochs + 1), experiment):
         losses, accuracies = replicas.learn()
         scores = log_probabilities(replicas, val)
-        for r, (split, training) in enumerate(zip(splits, replicas.trainings)):
-            if not lost(split, training): training.close_epoch(losses[r], accuracies[r], scores[r, :len(split.val)], labels[split.val])
-        if all(map(lost, splits, replicas.trainings)): break
+        for r, (split, training, rate) in enumerate(zip(splits, replicas.trainings, rates)):
+            if not lost(split, training, rate): training.close_epoch(losses[r], accuracies[r], scores[r, :len(split.val)], labels[split.val])
+        if all(map(lost, splits, replicas.trainings, rates)): break
         if epoch in snapshots:
             for split, training, of_val, of_test in zip(splits, replicas.trainings, scores.exp(), log_probabilities(replicas, test).exp()):
                 training.snapshots[epoch] = kept = torch.full((len(labels), len(emotions)), torch.nan)
                 kept[split.val], kept[split.test] = of_val[:len(split.val)], of_test[:len(split.test)]
         if checkpoint and time.monotonic() - written >= checkpoint_seconds:
             _save(replicas, checkpoint); written = time.monotonic()
-    for split, training in zip(splits, replicas.trainings):
-        if not lost(split, training): training.model.load_state_dict(training.best)
+    for split, training, rate in zip(splits, replicas.trainings, rates):
+        if not lost(split, training, rate): training.model.load_state_dict(training.best)
     scores = log_probabilities(replicas, every).exp()
-    return [lost(split, training) or _fitted(training, scores[r]) for r, (split, training) in enumerate(zip(splits, replicas.trainings))]
+    return [lost(split, training, rate) or _fitted(training, scores[r]) for r, (split, training, rate) in enumerate(zip(splits, replicas.trainings, rates))]
 
 def _fitted(training, probabilities):
     curves, model = pd.DataFrame(training.curves), training.model.eval()
@@ -292,23 +320,26 @@ def fit_all(
     build: Callable,   # as in `emonb.training.fit`, and so are the others
     data: Dataset,
     splits: list,      # of `Split`: a replica each
-    settings: Settings,
+    settings: Settings | list, # one for all, or each its own; these are alike but for optimiser, rate, decay and momentum
     experiment: str,
     snapshots=(),
     checkpoint: Path = None, # for all of them; for replicas in groups or alone, files beside it whose names begin as its own
 ) -> list:             # for each split what `fit` returns, or the `DivergedError` that it would have raised
     "Train a network on all splits at once. Raises `EmonbError` where memory does not even suffice for one."
     part = lambda n: checkpoint and checkpoint.with_stem(f'{checkpoint.stem}-{n}')
-    alone = len(splits) < 2 or data.clips is not None or data.inputs.dtype != np.float32 or data.inputs.nbytes > _room(_hardware(settings)[0])
-    if alone or not replicable(build, _some(data.inputs)):
-        return [_alone(build, data, split, settings, experiment, snapshots, part(n)) for n, split in enumerate(splits)]
+    if not splits: return []
+    if isinstance(settings, Settings): settings = [settings]*len(splits)
+    (device, _), half = _hardware(settings[0]), len(splits)//2
+    few = len(splits) < 2 and device.type == 'cpu' # a GPU gains by one, too: its steps are recorded
+    if few or data.clips is not None or data.inputs.dtype != np.float32 or data.inputs.nbytes > _room(device) or not replicable(build, _some(data.inputs)):
+        return [_alone(build, data, *each, experiment, snapshots, part(n)) for n, each in enumerate(zip(splits, settings))]
     try:
-        with _apart(experiment, settings): return _together(build, data, splits, settings, experiment, snapshots, checkpoint)
+        with _apart(experiment, settings[0]): return _together(build, data, splits, settings, experiment, snapshots, checkpoint)
     except EmonbError as error:
-        if not isinstance(error.__cause__, (MemoryError, RuntimeError)): raise # not for lack of memory
+        if not half or not isinstance(error.__cause__, (MemoryError, RuntimeError)): raise # not for lack of memory
         warnings.warn(f'{experiment}: {len(splits)} replicas at once are too many for the memory; goes on with half of them', stacklevel=2)
-    halves = splits[:len(splits)//2], splits[len(splits)//2:]
-    return [done for n, some in enumerate(halves) for done in fit_all(build, data, some, settings, experiment, snapshots, part(n))]
+    return [done for n, some in enumerate((slice(half), slice(half, None)))
+            for done in fit_all(build, data, splits[some], settings[some], experiment, snapshots, part(n))]
 
 def _some(inputs, rows=4):
     x = torch.from_numpy(np.array(inputs[:rows]))

@@ -45,7 +45,7 @@ def speed(name, replicas, rows, settings):
     data = Dataset(np.random.default_rng(0).normal(size=(rows, 2, 64, 64)).astype(np.float32), np.arange(rows) % 7)
     splits = [Split('noise', seed, 0, np.arange(rows), np.arange(1), np.arange(1), rows) for seed in range(replicas)]
     flop, (peak, products) = operations(specs[name]), product(dtype, device)
-    jobs = dict(together=Replicas(make, data, splits, settings).learn, apart=one_by_one(make, data, splits, settings), product=peak)
+    jobs = dict(together=Replicas(make, data, splits, [settings]*replicas).learn, apart=one_by_one(make, data, splits, settings), product=peak)
     for job in jobs.values(): job(); job()
     clock = time.perf_counter if device.type == 'cuda' else time.process_time
     times = {job: [] for job in jobs}

@@ -121,7 +121,7 @@ def test_the_account_counts_anew_what_was_trained_before(monkeypatch, tmp_path):
 def test_who_trains_takes_the_precision_that_stands_in_the_key(monkeypatch):
     told = []
     monkeypatch.setattr(experiments, '_hardware', lambda settings: (torch.device('cpu'), torch.bfloat16))
-    monkeypatch.setattr(experiments, 'spread', lambda do, jobs: told.extend(jobs) or [pd.DataFrame(dict(epoch=[1], val_accuracy=[.5]))]*len(jobs))
+    monkeypatch.setattr(experiments, 'spread', lambda do, jobs: told.extend(jobs) or [[pd.DataFrame(dict(epoch=[1], val_accuracy=[.5]))]]*len(jobs))
     experiments.search('fc', lambda: build_dense((8,)), 'noise', data, split, dict(rate=[1e-3]), trials=1)
-    depends, *_, settings = told[0]
+    (depends,), *_, (settings,) = told[0]
     assert depends['settings'].precision == 'auto' and settings.precision == 'bfloat16'

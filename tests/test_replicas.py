@@ -161,7 +161,7 @@ def test_inputs_are_those_of_one_to_the_bit(dtype):
     assert inputs.rows.numel() == data.inputs.size
 
 def test_a_replica_without_rows_stands_still():
-    together = replicas.Replicas(small, data, uneven, dataclasses.replace(settings, batch=40)) # 2, 2 and 2 steps
+    together = replicas.Replicas(small, data, uneven, [dataclasses.replace(settings, batch=40)]*3) # 2, 2 and 2 steps
     together.learn()
     before = [weights.clone() for weights in together.models[1].parameters()]
     others = together.models[0][5].weight.clone()
