@@ -140,7 +140,7 @@ def cost(spec: Spec) -> dict: # parameters, and operations for one chunk forward
     return dict(parameters=parameters, operations=operations)
 
 # %% ../nbs/08_cnns.ipynb #45d6e3af
-budgets = pd.DataFrame(dict(smoke=(1, 1, 1, 2, 2, 2), quick=(6, 1, 2, 3, 12, 4), long=(10, 1, 2, 3, 25, 4), paper=(400, 1, 5, 5, 400, 20)), # profile → its budget
+budgets = pd.DataFrame(dict(smoke=(1, 1, 1, 2, 2, 2), quick=(6, 1, 2, 3, 12, 4), long=(10, 1, 2, 3, 25, 4), paper=(20, 1, 2, 5, 400, 20)), # profile → its budget
                        index=['epochs', 'folds', 'speaker folds', 'seeds of the comparison', 'epochs of the study', 'trials'])
 tried = pd.DataFrame(dict(S=('S2', 1e-4, .1, .336), R=('R1', 1e-4, .01, .361), small=('R2', 5e-4, 1., .352)),
                      index=['tried on', 'rate', 'decay', 'validation accuracy']).T
@@ -158,8 +158,9 @@ def trials_of(spec: Spec, profile: str, chunks: Chunks, device: str = 'auto') ->
     return search(spec.name, lambda: build(spec), features_key(chunks), dataset(chunks), part, space, trials, epochs)
 
 def settings_of(spec: Spec, profile: str, chunks: Chunks, device: str = 'auto') -> Settings:
-    "How a network is trained: under profile 'paper' as a search on `chunks` finds, from `tried` otherwise."
-    found = trials_of(spec, profile, chunks, device).iloc[0] if profile == 'paper' else tried.loc[kind(spec)]
+    "How a network is trained: under profile 'paper' as a search on `chunks` finds for a network of its kind, from `tried` otherwise."
+    found = tried.loc[kind(spec)]
+    if profile == 'paper': found = trials_of(specs[found['tried on']], profile, chunks, device).iloc[0]
     return Settings(rate=float(found.rate), decay=float(found.decay), epochs=int(budgets.loc['epochs', profile]), device=device)
 
 # %% ../nbs/08_cnns.ipynb #d43d0ce5

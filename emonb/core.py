@@ -59,7 +59,7 @@ profiles = {p.name: p for p in (
     Profile('smoke', clips_per_corpus=84, folds=1, seeds=1, bootstrap=200),
     Profile('quick', clips_per_corpus=None, folds=2, seeds=1, bootstrap=1000),
     Profile('long', clips_per_corpus=None, folds=None, seeds=1, bootstrap=1000),
-    Profile('paper', clips_per_corpus=None, folds=None, seeds=5, bootstrap=5000))}
+    Profile('paper', clips_per_corpus=None, folds=None, seeds=5, bootstrap=2000))}
 
 # %% ../nbs/01_core.ipynb #ef0c1b96
 def get_profile(
@@ -244,6 +244,8 @@ def write_whole(path: Path, write):
         temporary = path.with_name(f'.{os.getpid()}-{path.name}')
         try: write(temporary); temporary.replace(path)
         finally: temporary.unlink(missing_ok=True)
+        if log := os.environ.get('EMONB_WRITTEN'): # a file in which a run's notebook says what it wrote
+            with open(log, 'a') as file: file.write(f'{path.resolve()}\n')
 
 # %% ../nbs/01_core.ipynb #dfc0099d
 class Run:
@@ -311,29 +313,29 @@ def write_manifest(path: Path, **entries):
 patience = 60 # s to wait for what a killed run left behind
 _held = {}    # locks that this process keeps to its end
 
-def writers_lock(path: Path):
-    "The lock on the run folder `path` that the process of a notebook holds. Raises `EmonbError` where another keeps it."
+def writers_lock(file: Path): # in a run folder
+    "The lock that the process of a notebook holds. Raises `EmonbError` where another keeps it."
     from filelock import FileLock, Timeout
-    with explained(path):
-        path.mkdir(parents=True, exist_ok=True)
-        try: return FileLock(path/'.writer.lock').acquire(timeout=patience)
+    with explained(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try: return FileLock(file).acquire(timeout=patience).lock
         except Timeout as error:
-            raise EmonbError(f'{shown(path)}: the process of a notebook, left by a run that was killed, is still at work there; '
+            raise EmonbError(f'{shown(file.parent)}: the process of a notebook, left by a run that was killed, is still at work there; '
                              'end it, or give another --output') from error
 
 def _of_living_driver(path, driver):
     import psutil
-    if path not in _held: _held[path] = writers_lock(path)
+    if path not in _held: _held[path] = writers_lock(path/f".writer-{os.environ['EMONB_NOTEBOOK']}.lock")
     if not psutil.pid_exists(int(driver)): raise EmonbError(f'{shown(path)}: the run that this notebook belongs to has ended; run again')
 
 def start_run(
     run: str | Run | None, # name of the folder under `runs_dir()`, or its path; None: the profile's name; one that is open is opened again
     profile: Profile
 ) -> Run:
-    "Open the run folder, new or not, and note in its manifest what it is made with."
+    "Open the run folder, new or not, and note in its manifest what it is made with, unless the driver of the run has done so."
     opened = Run(runs_dir()/(run.path if isinstance(run, Run) else run or profile.name))
     if driver := os.environ.get('EMONB_DRIVER'): _of_living_driver(opened.path, driver)
-    write_manifest(opened.path, profile=profile, **provenance())
+    if not driver or not (opened.path/'manifest.json').exists(): write_manifest(opened.path, profile=profile, **provenance())
     return opened
 
 # %% ../nbs/01_core.ipynb #7110e054

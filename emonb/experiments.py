@@ -59,14 +59,17 @@ def run_jobs(
     jobs: list # of `Job`
 ) -> list:     # for each job a list of `Experiment`, one a split
     """Trained at the first call, the cache's content after that; what was killed goes on. Trainings of all jobs run side by
-    side: EMONB_WORKERS processes of one core each (all cores), or a cluster (06b_cluster). Errors as in `fit` and `spread`."""
-    keys, blocks, asked = [_keys(job) for job in jobs], [], set()
+    side: EMONB_WORKERS processes of one core each (all cores), or a cluster (06b_cluster); on a GPU, replicas in one process. Errors as in `fit` and `spread`."""
+    keys, asked, together, apart = [_keys(job) for job in jobs], set(), [], []
     for job, names in zip(jobs, keys):
         missing = [(split, key) for split, key in zip(job.splits, names) if digest(key) not in asked and not _is_there(key)]
         asked |= {digest(key) for _, key in missing}
-        blocks += [(job.experiment, job.build, *job.data, *zip(*block), _settled(job.settings), job.snapshots)
-                   for block in _blocks(missing, job.settings)]
-    if blocks: _side_by_side(_trained, blocks, any(_on_gpu(job.settings) for job in jobs))
+        replicas_of_one = _on_gpu(job.settings) and job.data.clips is None # and not a network with a memory
+        blocks = [(job.experiment, job.build, *job.data, *zip(*block), _settled(job.settings), job.snapshots) for block in _blocks(missing, replicas_of_one)]
+        if replicas_of_one: together += blocks
+        else: apart += blocks
+    if together: _side_by_side(_trained, together, 1)
+    if apart: _side_by_side(_trained, apart, 6 if any(_on_gpu(job.settings) for job in jobs) else None)
     found = [[_stored(key, job, split) for split, key in zip(job.splits, names)] for job, names in zip(jobs, keys)]
     if log := os.environ.get('EMONB_WORK'): # a file; a line a training, for the account of 16_performance
         work = [dict(each.work, operations=count) for job, some in zip(jobs, found) for each, count in zip(some, operations(job))]
@@ -102,18 +105,18 @@ def _is_there(key):
     try: return bool(fetched('experiments', digest(key)))
     except EmonbError: return False
 
-def _blocks(missing, settings):
-    "What is trained in one go: on a GPU all splits, or those of one seed where there is a cluster of them; on a CPU one."
-    if not _on_gpu(settings): return [[each] for each in missing]
+def _blocks(missing, together):
+    "What is trained in one go: replicas all, or those of one seed where there is a cluster; others one."
+    if not together: return [[each] for each in missing]
     if not os.environ.get('EMONB_SCHEDULER'): return [missing] if missing else []
     return [list(some) for _, some in itertools.groupby(missing, lambda each: each[0].seed)]
 
-def _side_by_side(do, jobs, on_gpu):
-    "`spread`, in processes of one core each; for a GPU, which they would share, in this one."
+def _side_by_side(do, jobs, most):
+    "`spread`, in processes of one core each, `most` or fewer; replicas fill a GPU from one process, networks with a memory, whose steps are short and many, from six."
     threads, workers = torch.get_num_threads(), int(os.environ.get('EMONB_WORKERS') or (1 if 'IN_TEST' in os.environ else os.cpu_count()))
     torch.set_num_threads(1)
     try:
-        with joblib.parallel_config(n_jobs=1 if on_gpu else max(1, min(workers, len(jobs)))): return spread(do, jobs)
+        with joblib.parallel_config(n_jobs=max(1, min(workers, len(jobs), most or workers))): return spread(do, jobs)
     finally: torch.set_num_threads(threads)
 
 # %% ../nbs/06c_experiments.ipynb #024ba956
@@ -229,7 +232,7 @@ def search(
         build = functools.partial(build_of, **built[0])
         depends = [made_of(experiment, build, _with_engine(key, build, settings), data, split, settings) for settings in all_settings]
         jobs.append((depends, experiment, build, *data, split, list(map(_settled, all_settings))))
-    done = _side_by_side(_trials, jobs, any(_on_gpu(job[-1][0]) for job in jobs))
+    done = _side_by_side(_trials, jobs, 1 if any(_on_gpu(job[-1][0]) for job in jobs) else None)
     found = {number: curves for some, each in zip(blocks.values(), done) for (number, *_), curves in zip(some, each)}
     for number, drawn in enumerate(all_drawn):
         curves = found[number]

@@ -186,7 +186,7 @@ def test_the_notebooks_of_a_run_are_told_of_the_cluster(monkeypatch):
     told = {}
     monkeypatch.setattr(driver, '_reached', lambda address: None)
     monkeypatch.setattr(driver, '_fingerprints', lambda corpora: {'demo-emodb': {}})
-    monkeypatch.setattr(driver, '_run_notebooks', lambda *_: told.update(os.environ) or {})
+    monkeypatch.setattr(driver, 'run_notebooks', lambda *_: told.update(os.environ) or {})
     for address in ('tcp://host:8786', None):
         driver.reproduce('smoke', 'demo', scheduler=address)
         assert told.pop('EMONB_SCHEDULER', None) == address

@@ -79,12 +79,12 @@ def test_the_callers_random_numbers_are_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize('on_gpu, workers, jobs, expected', [(False, '3', 5, 3), (False, '3', 2, 2), (True, '3', 5, 1), (False, '3', 0, 1)])
-def test_processes_are_as_many_as_the_jobs_device_allows(on_gpu, workers, jobs, expected, monkeypatch):
+@pytest.mark.parametrize('most, workers, jobs, expected', [(None, '3', 5, 3), (None, '3', 2, 2), (1, '3', 5, 1), (None, '3', 0, 1), (6, '9', 8, 6)])
+def test_processes_are_as_many_as_the_jobs_device_allows(most, workers, jobs, expected, monkeypatch):
     monkeypatch.setenv('EMONB_WORKERS', workers)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True) # a GPU that nobody asks for changes nothing
     monkeypatch.setattr(experiments, 'spread', lambda do, jobs: joblib.parallel.get_active_backend()[1])
-    assert experiments._side_by_side(None, [()]*jobs, on_gpu) == expected
+    assert experiments._side_by_side(None, [()]*jobs, most) == expected
 
 def test_replicas_that_were_stopped_go_on_and_leave_no_checkpoint(monkeypatch, tmp_path):
     monkeypatch.setattr(experiments, '_on_gpu', lambda settings: True) # it computes on the CPU all the same

@@ -1,11 +1,11 @@
 "The driver: order, failure, resumption, the command line."
-import errno, os, signal, subprocess, sys, time
+import errno, os, signal, subprocess, sys, threading, time
 from types import SimpleNamespace
 
-import nbformat, pandas as pd, pytest
+import nbformat, pandas as pd, psutil, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from emonb import reproduce as driver
+from emonb import reproduce as driver, runner
 from emonb.core import read_manifest
 from emonb.demo import plan, write_clip
 from emonb.recognizer import load_recognizer, networks
@@ -32,7 +32,7 @@ def house(tmp_path, monkeypatch):
     nbs = tmp_path/'nbs'; nbs.mkdir()
     rooms = dict(a=notebook('a', count.format('a')), b=notebook('b', '1/0', needs='a'), c=notebook('c', needs='b'), d=notebook('d', count.format('d')))
     for number, (name, room) in enumerate(rooms.items()): nbformat.write(room, nbs/f'0{number}_{name}.ipynb')
-    monkeypatch.setattr(driver, 'root', lambda: tmp_path)
+    for module in (driver, runner): monkeypatch.setattr(module, 'root', lambda: tmp_path)
     monkeypatch.setattr(driver, '_fingerprints', lambda corpora: {'demo-emodb': dict(clips=1, fingerprint=os.environ.get('EMONB_DATA', corpora))})
     monkeypatch.setenv('EMONB_RUNS', str(tmp_path/'runs'))
     return nbs
@@ -54,9 +54,9 @@ def test_a_failure_takes_only_what_rests_on_it(house, tmp_path, capsys):
 @pytest.mark.parametrize('line', ['from emonb.a import nothing', 'import emonb.a', 'from emonb import a', 'from emonb import d, a'])
 def test_each_way_to_import_a_module_is_a_need(house, line):
     nbformat.write(notebook('c', f'if False:\n    {line}'), house/'02_c.ipynb')
-    assert driver.needs()['02_c'] == ['00_a']
+    assert runner.needs()['02_c'] == ['00_a']
 
-def test_the_lstm_needs_the_baselines(): assert '07_baselines' in driver.needs()['11_lstm']
+def test_the_lstm_needs_the_baselines(): assert '07_baselines' in runner.needs()['11_lstm']
 
 def test_what_is_done_is_not_done_again_until_something_changed(house, tmp_path):
     for _ in range(2): driver.reproduce('smoke', output=tmp_path/'out')
@@ -72,6 +72,38 @@ def test_a_mended_notebook_and_those_behind_it_run_next_time(house, tmp_path):
     nbformat.write(notebook('b', 'x = 1', needs='a'), house/'01_b.ipynb')
     assert driver.reproduce('smoke', output=tmp_path/'out') == 0
     assert {state['status'] for state in read_manifest(tmp_path/'out')['notebooks'].values()} == {'done'}
+
+meets = '''import os, time
+open('here_{0}', 'w').close()
+for _ in range(600):
+    if os.path.exists('here_{1}'): break
+    time.sleep(.1)
+else: raise TimeoutError('{1} does not come')'''
+
+def test_several_notebooks_at_a_time(house, tmp_path):
+    for number, (name, *code) in enumerate([('a', meets.format('a', 'd')), ('b', 'assert os.path.exists("here_d")'), ('c', '1/0'), ('d', meets.format('d', 'a'), writes)]):
+        nbformat.write(notebook(name, 'import os', *code, needs='a' if name in 'bc' else ()), house/f'0{number}_{name}.ipynb')
+    assert driver.reproduce('smoke', output=tmp_path/'out', jobs=2) == 1
+    states = read_manifest(tmp_path/'out')['notebooks']
+    assert {name: state['status'] for name, state in states.items()} == {'00_a': 'done', '01_b': 'done', '02_c': 'failed', '03_d': 'done'}
+    assert set(states['03_d']['files']) == {'notebooks/03_d.ipynb', 'tables/d.csv', 'claims/03_d.csv'} # and none of those that ran meanwhile
+    assert len(pd.read_csv(tmp_path/'out'/'claims.csv')) == 1
+
+def test_who_reads_results_waits_for_those_who_make_them(house):
+    for name, code in dict(b="run.predictions('x', 1)", c="pd.read_parquet(run.path/'predictions'/'x.parquet')", d='read_results(run)').items():
+        nbformat.write(notebook(name, code), next(house.glob(f'*_{name}.ipynb')))
+    assert runner.waits() == {'00_a': set(), '01_b': set(), '02_c': {'01_b'}, '03_d': {'00_a', '01_b', '02_c'}}
+
+def test_a_run_that_is_stopped_ends_its_notebooks(house, tmp_path):
+    for name in 'ad': nbformat.write(notebook(name, 'import os, time; open(f"pid_{os.getpid()}", "w").close(); time.sleep(60)'), next(house.glob(f'*_{name}.ipynb')))
+    def interrupt():
+        while len([*house.glob('pid_*')]) < 2: time.sleep(.1)
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=interrupt).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt): driver.reproduce('smoke', output=tmp_path/'out', jobs=2)
+    assert time.monotonic() - began < 50
+    for file in house.glob('pid_*'): assert not psutil.pid_exists(int(file.name.removeprefix('pid_')))
 
 def test_a_kernel_that_dies_is_a_failure_with_a_reason(house, tmp_path):
     nbformat.write(notebook('d', 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)'), house/'03_d.ipynb')
