@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import joblib, numpy as np, pandas as pd, torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from . import replicas
@@ -146,9 +147,11 @@ def _trained(experiment, build, inputs, labels, clips, splits, keys, settings, s
     def train(n, own_checkpoint):
         if len(splits) > 1 or _on_gpu(settings): return side_by_side()[n]
         return fit(build, data, splits[n], settings, experiment, snapshots, own_checkpoint)
-    for n, key in enumerate(keys):
-        try: _keep(key, experiment, functools.partial(train, n))
-        except EmonbError as error: errors.append(error)
+    (cache_dir()/'experiments').mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_dir()/'experiments'/f'{digest(keys)}.lock'): # another notebook may want the same, and is not to begin with the second of them
+        for n, key in enumerate(keys):
+            try: _keep(key, experiment, functools.partial(train, n))
+            except EmonbError as error: errors.append(error)
     for file in checkpoint.parent.glob(f'{checkpoint.stem}*'): file.unlink()
     if errors: raise errors[0]
 

@@ -41,12 +41,12 @@ def needs() -> dict:
         needed[stem] = sorted(direct.union(*(needed[other] for other in direct)))
     return needed
 def waits() -> dict:
-    "For each notebook, those that must have ended before it begins: its needs, the makers of predictions that it reads, and all earlier ones where it reads results or what trainings took."
+    "For each notebook, the earlier ones that must have ended before it begins: those who make the predictions that it reads, or all where it reads results or what trainings took."
     sources, waited = {stem: _code(path) for stem, path in notebooks().items()}, {}
     for stem, code in sources.items():
         read, everything = re.findall(r"'predictions'/'(\w+)\.parquet'", code), re.search(r'\b(read_results|account)\(', code)
         waited[stem] = {other for other in sources if other < stem and (everything or any(f".predictions('{name}'" in sources[other] for name in read))}
-    return {stem: others | {*needs()[stem]} for stem, others in waited.items()}
+    return waited
 
 # %% ../nbs/14a_runner.ipynb #0dc2cb6d
 def _parameters(path, given):
@@ -147,14 +147,15 @@ def run_notebooks(
     "Run each notebook that is not done and whose needs did not fail; note each outcome in the manifest at once."
     needed, waited, outcomes, running, started = needs(), waits(), {}, {}, []
 
+    def broken(stem): return next((other for other in needed[stem] if outcomes.get(other, {}).get('status', 'done') != 'done'), None)
+
     def begin(stem): # its key, and either its state or a call that gives it
         before, parameters = read_manifest(folder).get('notebooks', {}), _parameters(paths[stem], given)
         _only_known_claims(folder, before, {stem for stem, _ in running.values()})
         key = _state_key(stem, {**parameters, 'device': kind}, fingerprint, folder, before)
-        broken = [other for other in needed[stem] if outcomes.get(other, {}).get('status', 'done') != 'done']
-        if not broken and _is_done(before.get(stem), key, folder): return key, dict(before[stem], again=True)
+        if not broken(stem) and _is_done(before.get(stem), key, folder): return key, dict(before[stem], again=True)
         _forget(folder, stem, before.get(stem))
-        if broken: return key, dict(status='skipped', error=f'needs {broken[0]}, which did not end well')
+        if broken(stem): return key, dict(status='skipped', error=f'needs {broken(stem)}, which did not end well')
         return key, lambda: _ran(stem, paths[stem], folder, parameters, started, jobs > 1)
 
     def end(stem, key, state):
@@ -162,6 +163,9 @@ def run_notebooks(
         outcomes[stem] = state
         write_manifest(folder, notebooks={**read_manifest(folder).get('notebooks', {}), stem: state})
         print(f'[{len(outcomes)}/{len(paths)}] {stem:<18}', 'done before' if again else f"{state['status']:<7} {state.get('seconds', 0):7.1f} s  {state['error'] or ''}", flush=True)
+        for other in [other for other in outcomes if outcomes[other]['status'] == 'done' and broken(other)]: # it was quicker
+            _forget(folder, other, outcomes[other])
+            end(other, None, dict(status='skipped', error=f'needs {broken(other)}, which did not end well'))
 
     pool = ThreadPoolExecutor(jobs)
     try:
