@@ -66,10 +66,10 @@ def run_jobs(
         missing = [(split, key) for split, key in zip(job.splits, names) if digest(key) not in asked and not _is_there(key)]
         asked |= {digest(key) for _, key in missing}
         replicas_of_one = _on_gpu(job.settings) and job.data.clips is None # and not a network with a memory
-        blocks = [(job.experiment, job.build, *job.data, *zip(*block), _settled(job.settings), job.snapshots) for block in _blocks(missing, replicas_of_one)]
+        blocks = [(job.experiment, job.build, *job.data, *zip(*block), (_settled(job.settings),)*len(block), job.snapshots) for block in _blocks(missing, replicas_of_one)]
         if replicas_of_one: together += blocks
         else: apart += blocks
-    if together: _side_by_side(_trained, together, 1)
+    if together: _side_by_side(_trained, _merged(together), 1)
     if apart: _side_by_side(_trained, apart, 6 if any(_on_gpu(job.settings) for job in jobs) else None)
     found = [[_stored(key, job, split) for split, key in zip(job.splits, names)] for job, names in zip(jobs, keys)]
     if log := os.environ.get('EMONB_WORK'): # a file; a line a training, for the account of 16_performance
@@ -112,6 +112,16 @@ def _blocks(missing, together):
     if not os.environ.get('EMONB_SCHEDULER'): return [missing] if missing else []
     return [list(some) for _, some in itertools.groupby(missing, lambda each: each[0].seed)]
 
+def _merged(blocks): # as `_trained` takes them
+    "Blocks of one network on the same splits, which differ in what the optimiser is told (a study of settings), as one."
+    groups = {}
+    for block in blocks:
+        *_, keys, settings, snapshots = block
+        others = [dataclasses.replace(each, optimiser='', rate=0, decay=0, momentum=0) for each in settings]
+        alike = digest([others, snapshots, *([key[part] for part in ('network', 'rows', 'key')] for key in keys)])
+        groups.setdefault(alike, []).append(block)
+    return [(*some[0][:5], *(sum(parts, ()) for parts in list(zip(*some))[5:8]), some[0][8]) for some in groups.values()]
+
 def _side_by_side(do, jobs, most):
     "`spread`, in processes of one core each, `most` or fewer; replicas fill a GPU from one process, networks with a memory, whose steps are short and many, from six."
     threads, workers = torch.get_num_threads(), int(os.environ.get('EMONB_WORKERS') or (1 if 'IN_TEST' in os.environ else os.cpu_count()))
@@ -145,8 +155,8 @@ def _trained(experiment, build, inputs, labels, clips, splits, keys, settings, s
     @functools.cache
     def side_by_side(): return replicas.fit_all(build, data, splits, settings, experiment, snapshots, checkpoint)
     def train(n, own_checkpoint):
-        if len(splits) > 1 or _on_gpu(settings): return side_by_side()[n]
-        return fit(build, data, splits[n], settings, experiment, snapshots, own_checkpoint)
+        if len(splits) > 1 or _on_gpu(settings[0]): return side_by_side()[n]
+        return fit(build, data, splits[n], settings[n], experiment, snapshots, own_checkpoint)
     (cache_dir()/'experiments').mkdir(parents=True, exist_ok=True)
     with FileLock(cache_dir()/'experiments'/f'{digest(keys)}.lock'): # another notebook may want the same, and is not to begin with the second of them
         for n, key in enumerate(keys):

@@ -1,15 +1,18 @@
-"""Speed of replicas trained together: `python -m tests.bench_replicas`.
+"""Speed of replicas trained together: `python -m tests.bench_replicas`, on a GPU with a CSV file for its table of steps.
 
 R1 with fifteen replicas, five seeds of three protocols, on a GPU, or with four on a CPU, and smaller networks: one epoch of all
-together and one after another, in turn and in one run, beside the device's measured matrix product. Inputs are noise of the right
-shape."""
-import functools, statistics, time
+together and one after another, in turn and in one run, beside the device's measured matrix product. On a GPU also a training step of
+five and of 25 replicas of each network of Table 4: with torch's layers and launch by launch, with the launches of 06e_fused, and
+recorded as a CUDA graph, as it is trained, in turn. Inputs are noise of the right shape."""
+import functools, statistics, sys, time
+from unittest import mock
 
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 
 from emonb.cnns import build, cost, specs
 from emonb.protocols import Split
-from emonb.replicas import Replicas
+from emonb import fused
+from emonb.replicas import Batch, Replicas, side_by_side, step_of
 from emonb.training import Dataset, Settings, _hardware, _learn, _Training, batches, standardised
 from tests.bench_training import spread, timed
 
@@ -62,8 +65,39 @@ def speed(name, replicas, rows, settings):
     print(f"  one after another takes {spread([a/b for a, b in zip(times['apart'], times['together'])])} times as long")
     if device.type == 'cuda': print(f'  memory at most {torch.cuda.max_memory_allocated()/2**30:.1f} GiB'); torch.cuda.reset_peak_memory_stats()
 
+def bandwidth():
+    "Bytes a second that a copy on the GPU reads and writes."
+    a, b = torch.empty(2, 2**31, dtype=torch.uint8, device='cuda')
+    def work(): b.copy_(a); torch.cuda.synchronize()
+    work()
+    return 2**32/min(timed(work, time.perf_counter) for _ in range(5))
+
+def steps(rows=1280):
+    "ms a step of each network, three ways, and the least that its products and bytes would take."
+    data = Dataset(np.random.default_rng(0).normal(size=(rows, 2, 64, 64)).astype(np.float32), np.arange(rows) % 7)
+    (peak, products), copied, found = product(torch.bfloat16, torch.device('cuda')), bandwidth(), []
+    peak(); rate = products/min(timed(peak, time.perf_counter) for _ in range(5))
+    for name, spec in specs.items():
+        make = functools.partial(build, spec)
+        for count in (5, 25):
+            splits = [Split('noise', seed, 0, np.arange(rows), np.arange(1), np.arange(1), rows) for seed in range(count)]
+            def way(recorded, is_fused):
+                with mock.patch.object(fused, 'fits', fused.fits if is_fused else lambda x: False):
+                    replicas = Replicas(make, data, splits, [Settings()]*count)
+                    if not recorded: replicas.waiting = 10**9
+                    def epoch(): replicas.learn(); torch.cuda.synchronize()
+                    epoch()
+                    return 1e3*min(timed(epoch, time.perf_counter) for _ in range(3))/(rows/128)
+            least = step_of(lambda: side_by_side([make() for _ in range(count)], Batch([])).eval(), count)
+            took = dict(zip(('plain', 'fused', 'recorded'), (way(False, False), way(False, True), way(True, True))))
+            found.append(dict(network=name, replicas=count, **took, operations=least.operations, products=1e3*least.operations/rate))
+            torch.cuda.empty_cache()
+            print(found[-1], flush=True)
+    return pd.DataFrame(found).assign(device=torch.cuda.get_device_name(), rate=rate, bandwidth=copied)
+
 def main():
     on_gpu = torch.cuda.is_available()
+    if on_gpu and sys.argv[1:]: return steps().to_csv(sys.argv[1], index=False)
     if not on_gpu: torch.set_num_threads(1)
     for name in ('R1', 'R2', 'S1'): speed(name, *((15, 4096, Settings()) if on_gpu else (4, 64, Settings(batch=32))))
 

@@ -13,7 +13,7 @@ from emonb.fusion import built
 from emonb.lstm import ClipLSTM
 from emonb.paper import emotions
 from emonb.protocols import Split
-from emonb.training import Dataset, Settings
+from emonb.training import Dataset, Settings, fit
 
 split = Split('paper', 0, 0, np.arange(30), np.arange(30, 35), np.arange(35, 40), 40)
 data = Dataset(np.random.default_rng(0).normal(size=(40, 2, 64, 64)).astype(np.float32), np.arange(40) % 7)
@@ -85,6 +85,19 @@ def test_processes_are_as_many_as_the_jobs_device_allows(most, workers, jobs, ex
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True) # a GPU that nobody asks for changes nothing
     monkeypatch.setattr(experiments, 'spread', lambda do, jobs: joblib.parallel.get_active_backend()[1])
     assert experiments._side_by_side(None, [()]*jobs, most) == expected
+
+def test_a_study_of_settings_is_trained_in_one_go_on_a_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(experiments, '_on_gpu', lambda settings: True) # it computes on the CPU all the same
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path))
+    calls, fit_all = [], replicas.fit_all
+    monkeypatch.setattr(replicas, 'fit_all', lambda *args: calls.append(len(args[2])) or fit_all(*args))
+    make, plain = functools.partial(build, specs['R2']), Settings(epochs=2, batch=16, device='cpu', precision='float32')
+    each = [plain, dataclasses.replace(plain, rate=1e-4, decay=1.), dataclasses.replace(plain, optimiser='sgd'), dataclasses.replace(plain, epochs=3)]
+    found = run_jobs([Job('R2', make, 'noise', data, table, [split], 'paper', settings) for settings in each])
+    assert sorted(calls) == [1, 3] # another number of epochs is another training
+    for settings, (one,) in zip(each, found):
+        alone = fit(make, data, split, settings, 'R2').curves
+        assert np.allclose(one.curves, alone, atol=1e-4) and list(one.curves) == list(alone)
 
 def test_replicas_that_were_stopped_go_on_and_leave_no_checkpoint(monkeypatch, tmp_path):
     monkeypatch.setattr(experiments, '_on_gpu', lambda settings: True) # it computes on the CPU all the same
