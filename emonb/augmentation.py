@@ -13,7 +13,7 @@ import numpy as np, pandas as pd, torch
 
 from .audio import read_native, resample
 from .chunks import Chunks, _append, _resampled, chunk_table
-from .core import EmonbError, cached, progress, shown
+from .core import EmonbError, cached, digest, fetched, progress, shown
 from .features import chunk, chunk_spectrograms, handbuilt, handbuilt_names, sample_rate
 from .protocols import Split, compare
 from .winograd import compiled
@@ -115,6 +115,22 @@ def _features_of(clip, rows, folder, offsets):
             for file, offset, values in zip((pictures, numbers), offsets, (chunk_spectrograms(y, starts), handbuilt(y, starts))):
                 file.seek(offset + first*values[0].numel()*values.element_size()); values.numpy().tofile(file)
 
+def _known(clips, table, folder):
+    "Take over the features of corpora that are in the cache by themselves; which clips these are."
+    known = np.zeros(len(clips), bool)
+    for name in clips.corpus.unique():
+        mine = (clips.corpus == name).to_numpy()
+        part = clips[mine]
+        if mine.all(): continue
+        try: there = fetched('augmented', digest(_key(part)))
+        except EmonbError: continue
+        rows = np.flatnonzero(table['clip'].where(table.parent == '', table.parent).isin(part['clip']))
+        for name in ('spectrograms', 'handbuilt'):
+            here, others = np.load(folder/f'{name}.npy', mmap_mode='r+'), np.load(there/f'{name}.npy', mmap_mode='r')
+            for some in np.array_split(np.arange(len(rows)), len(rows)//4096 + 1): here[rows[some]] = others[some]
+        known |= mine
+    return known
+
 def _compute(clips, table, folder):
     "Write both arrays into `folder`; the longest clip comes first, so that no process works alone at the end."
     from joblib import Parallel, delayed
@@ -128,21 +144,24 @@ def _compute(clips, table, folder):
     first = count.cumsum() - count
     rows = list(zip(named['shift'], named.tempo, first, count))
     nine, order = len(variants), clips.duration.to_numpy().argsort(kind='stable')[::-1]
+    order = order[~_known(clips, table, folder)[order]]
     jobs = (delayed(_features_of)(clips.iloc[i][['path', 'digest']].to_dict(), rows[nine*i:nine*(i + 1)], folder, offsets) for i in order)
-    for _ in progress(Parallel(-1, return_as='generator_unordered')(jobs), 'augmented features', len(clips)): pass
+    for _ in progress(Parallel(-1, return_as='generator_unordered')(jobs), 'augmented features', len(order)): pass
 
 # %% ../nbs/09_augmentation.ipynb #7cb08274
+def _key(clips): # of what is cached
+    import emonb.audio, emonb.features, librosa
+    code = [Path(module.__file__).read_text() for module in (emonb.audio, emonb.features)]
+    code += [inspect.getsource(each) for each in (analysed, _turn, _overlapping, stretched, vary)]
+    return dict(clips=clips[['digest', 'sample_rate']].values, variants=variants.values, code=code, librosa=librosa.__version__)
+
 def augmented_features(
     clips: pd.DataFrame # the clip table
 ) -> Chunks:            # a row a chunk of each version; chunks do not overlap
     """`chunk_features` of a clip table and its copies; computed at the first call. A version shorter than a chunk has no row.
     Raises `EmonbError` for a file that changed."""
-    import emonb.audio, emonb.features, librosa
-    code = [Path(module.__file__).read_text() for module in (emonb.audio, emonb.features)]
-    code += [inspect.getsource(each) for each in (analysed, _turn, _overlapping, stretched, vary)]
-    key = dict(clips=clips[['digest', 'sample_rate']].values, variants=variants.values, code=code, librosa=librosa.__version__)
     table = chunk_table(with_variants(clips))
-    folder = cached('augmented', key, lambda folder: _compute(clips, table, folder))
+    folder = cached('augmented', _key(clips), lambda folder: _compute(clips, table, folder))
     return Chunks(table, *(np.load(folder/f'{name}.npy', mmap_mode='r') for name in ('spectrograms', 'handbuilt')))
 
 # %% ../nbs/09_augmentation.ipynb #9976c50a

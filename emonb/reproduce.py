@@ -96,12 +96,15 @@ def _summary(path, name, states):
         print(f"claims.csv: {len(claims)} rows; " + ', '.join(f'{n} {verdict}' for verdict, n in verdicts.items()))
 
 # %% ../nbs/15_reproduce.ipynb #fd6f0591
-def publish(run: Path):
-    "Copy the executed notebooks' outputs and the results of the folder `run` into `nbs/`. Raises `EmonbError` where their code differs."
+def publish(
+    run: Path,         # its folder
+    aside: str = None  # a name: its results only go to a folder of that name in `nbs/results/`, and no notebook is touched
+):
+    "Copy the executed notebooks' outputs and the results of a run into `nbs/`. Raises `EmonbError` where their code differs."
     import nbformat
     if not (Path(run)/'manifest.json').exists(): raise EmonbError(f'{shown(run)}: is no run folder; give one such as runs/quick')
     ready = {} # nothing is written before all have been compared
-    for stem, path in notebooks().items():
+    for stem, path in notebooks().items() if not aside else ():
         executed = Path(run)/'notebooks'/path.name
         if not executed.exists(): continue
         ran = [cell for cell in nbformat.read(executed, 4).cells
@@ -114,10 +117,10 @@ def publish(run: Path):
             cell.outputs = [out for out in done.outputs if out.get('name') != 'stderr']
         ready[path] = target
     for path, target in ready.items(): nbformat.write(target, path)
-    results = root()/'nbs'/'results'
-    results.mkdir(exist_ok=True)
-    for file in (*Path(run).glob('*.csv'), Path(run)/'manifest.json', *Path(run).glob('tables/*.csv'), *Path(run).glob('figures/*.png')):
-        shutil.copy(file, results)
+    results, run = root()/'nbs'/'results'/(aside or ''), Path(run)
+    results.mkdir(parents=True, exist_ok=True)
+    for file in (*run.glob('*.csv'), run/'manifest.json', *run.glob('tables/*.csv'), *run.glob('figures/*.png')): shutil.copy(file, results)
+    if aside: shutil.copytree(run/'work', results/'work', ignore=shutil.ignore_patterns('.*'), dirs_exist_ok=True)
 
 # %% ../nbs/15_reproduce.ipynb #eabb342f
 def _parser():
@@ -133,8 +136,9 @@ def _parser():
     p.add_argument('--jobs', type=int, help='how many notebooks at a time (default: one; where a GPU is used, one for each two cores)')
     p.add_argument('--scheduler', metavar='ADDRESS', help='train on the workers of this Dask cluster: tcp://host:8786 (default: here)')
     p.add_argument('--notebooks', nargs='+', metavar='NAME', help='which, by name or number: 04 07_baselines (default: all)')
-    p = add('publish', lambda o: publish(o.run), "copy a run's outputs into the notebooks of the repository")
+    p = add('publish', lambda o: publish(o.run, o.aside), "copy a run's outputs into the notebooks of the repository")
     p.add_argument('run', type=Path, help='the run folder')
+    p.add_argument('--aside', metavar='NAME', help='only its results, into nbs/results/NAME: a run beside the published one')
     _use(add)
     p = add('report', _report, "print a run's results as Markdown; of two runs, where they differ")
     p.add_argument('runs', type=Path, nargs='+', metavar='RUN', help='one or two folders of runs, such as runs/quick or nbs/results')

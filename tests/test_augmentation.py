@@ -2,6 +2,7 @@
 import librosa, numpy as np, pandas as pd, pytest, soundfile as sf
 
 from emonb.audio import read_audio, read_native
+from emonb import augmentation
 from emonb.augmentation import analysed, augmented_features, stretched, variants, vary, window, with_copies, with_variants
 from emonb.chunks import chunk_features
 from emonb.core import EmonbError
@@ -63,6 +64,18 @@ def test_features_lie_where_the_table_says(clips):
         y = vary(read_audio(row.path), row['shift'], row.tempo)
         assert np.allclose(made.spectrograms[i], chunk_spectrograms(y, [round(row.start*sample_rate)])[0], atol=1e-4)
         assert row.end <= len(y)/sample_rate + 1e-6 and np.isfinite(made.handbuilt[i]).all()
+
+def test_a_corpus_that_is_there_by_itself_is_taken_over(clips, monkeypatch, tmp_path):
+    mixed = clips.assign(corpus=np.where(np.arange(len(clips)) % 3 == 0, 'x', 'y'))
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'whole'))
+    whole = augmented_features(mixed)
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'parts'))
+    augmented_features(mixed[mixed.corpus == 'y'])
+    computed = []
+    monkeypatch.setattr(augmentation, 'progress', lambda jobs, name, total: computed.append(total) or jobs)
+    again = augmented_features(mixed)
+    assert computed == [(mixed.corpus == 'x').sum()] and again.table.equals(whole.table)
+    assert np.array_equal(again.spectrograms, whole.spectrograms) and np.array_equal(again.handbuilt, whole.handbuilt)
 
 def test_a_version_shorter_than_a_chunk_has_no_row(clips):
     named, table = with_variants(clips), augmented_features(clips).table

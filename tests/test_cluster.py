@@ -2,7 +2,7 @@
 import functools, json, os, re, signal, subprocess, sys, threading, time
 from types import SimpleNamespace
 
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, psutil, pytest
 
 from emonb import core, experiments, reproduce as driver
 from emonb.cluster import _opened, _packed, connect, spread
@@ -12,6 +12,7 @@ from emonb.experiments import run_experiments, search
 from emonb.paper import emotions
 from emonb.protocols import splits
 from emonb.training import Dataset, DivergedError, Settings
+from tests.test_faults import finish, furnished, results, start, waited
 
 rows = 240
 
@@ -105,6 +106,18 @@ def test_a_cluster_gives_the_bits_of_this_process(cluster, data, monkeypatch, tm
     assert same(there, train(data)) and finished() == again # read from the cache that all share
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'another'))
     assert same(there, train(data)) and len(again) == 5
+
+@pytest.mark.fault('kill -9 of a worker of a cluster, in a whole run')
+def test_a_run_whose_networks_are_trained_on_a_cluster_makes_the_same_claims(cluster, monkeypatch, tmp_path):
+    house = furnished(tmp_path)
+    monkeypatch.delenv('EMONB_SCHEDULER')
+    assert finish(house, 'here', 'another')[0] == 0
+    cluster.add(); cluster.add()
+    run = start(house, 'there', 'cache', '--scheduler', cluster.address)
+    waited(lambda: [*(tmp_path/'cache'/'checkpoints').glob('*.safetensors')], run) # a worker trains, and has come through an epoch
+    cluster.workers[0].kill()
+    assert run.wait(300) == 0 and results(house, 'there') == results(house, 'here')
+    assert psutil.Process(cluster.workers[1].pid).cpu_times().user > 2 # it was not done here
 
 @pytest.mark.fault('kill -9 of a worker of a cluster')
 def test_a_worker_that_is_killed_takes_nothing_with_it(cluster, data, monkeypatch, tmp_path):

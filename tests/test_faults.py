@@ -56,16 +56,16 @@ def usual(tmp_path_factory):
     assert finish(house, 'run', 'cache')[0] == 0 and len(results(house, 'run')) == 4
     return results(house, 'run'), time.monotonic() - began
 
-def command(house, output):
+def command(house, output, *words):
     code = ('import os, sys; from pathlib import Path; from emonb import core, reproduce, runner; reproduce.root = runner.root = lambda: Path(sys.argv[1]); '
             'core.patience = float(os.environ.get("PATIENCE", 60)); '
-            'sys.exit(reproduce.main(["reproduce", "--profile", "smoke", "--corpora", f"{sys.argv[1]}/corpora", "--output", sys.argv[2]]))')
-    return [sys.executable, '-c', code, str(house), str(house/output)]
+            'sys.exit(reproduce.main(["reproduce", "--profile", "smoke", "--corpora", f"{sys.argv[1]}/corpora", "--output", *sys.argv[2:]]))')
+    return [sys.executable, '-c', code, str(house), str(house/output), *words]
 
 def environment(house, cache, **more): return {**os.environ, 'EMONB_CACHE': str(house/cache), 'OMP_NUM_THREADS': '1', 'EMONB_WORKERS': '1', 'LOKY_MAX_CPU_COUNT': '1', **more}
 
-def start(house, output, cache, **more):
-    return subprocess.Popen(command(house, output), env=environment(house, cache, **more), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(house, output, cache, *words, **more):
+    return subprocess.Popen(command(house, output, *words), env=environment(house, cache, **more), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 def finish(house, output, cache, **more):
     process = start(house, output, cache, **more)
