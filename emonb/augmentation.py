@@ -115,6 +115,7 @@ def _features_of(clip, rows, folder, offsets):
             for file, offset, values in zip((pictures, numbers), offsets, (chunk_spectrograms(y, starts), handbuilt(y, starts))):
                 file.seek(offset + first*values[0].numel()*values.element_size()); values.numpy().tofile(file)
 
+# %% ../nbs/09_augmentation.ipynb #30e746a1
 def _known(clips, table, folder):
     "Take over the features of corpora that are in the cache by themselves; which clips these are."
     known = np.zeros(len(clips), bool)
@@ -131,6 +132,7 @@ def _known(clips, table, folder):
         known |= mine
     return known
 
+# %% ../nbs/09_augmentation.ipynb #30e746a2
 def _compute(clips, table, folder):
     "Write both arrays into `folder`; the longest clip comes first, so that no process works alone at the end."
     from joblib import Parallel, delayed

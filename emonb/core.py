@@ -283,10 +283,10 @@ class Run:
 
 # %% ../nbs/01_core.ipynb #09d466aa
 def _git_commit():
-    "The repository's commit, with a `+` where files have changed since; outside a repository what `EMONB_COMMIT` says, or None."
+    "The repository's commit, with a `+` where files have changed since; None outside a repository."
     def git(*words): return subprocess.run(['git', '-C', str(root()), *words], capture_output=True, text=True, check=True).stdout.strip()
     try: return git('rev-parse', '--short', 'HEAD') + ('+' if git('status', '--porcelain', '--untracked-files=no') else '')
-    except (OSError, subprocess.CalledProcessError): return os.environ.get('EMONB_COMMIT')
+    except (OSError, subprocess.CalledProcessError): return None
 
 def provenance() -> dict:
     "What a result was made with: time, commit, Python, machine type, GPU where one is in use, and the versions of the libraries that compute."

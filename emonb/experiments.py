@@ -112,6 +112,7 @@ def _blocks(missing, together):
     if not os.environ.get('EMONB_SCHEDULER'): return [missing] if missing else []
     return [list(some) for _, some in itertools.groupby(missing, lambda each: each[0].seed)]
 
+# %% ../nbs/06c_experiments.ipynb #335d50a1
 def _merged(blocks): # as `_trained` takes them
     "Blocks of one network on the same splits, which differ in what the optimiser is told (a study of settings), as one."
     groups = {}
@@ -220,6 +221,7 @@ def _trials(depends, experiment, build, inputs, labels, clips, split, settings):
         return pd.read_parquet(cached('trials', depends[n], make)/'curves.parquet')
     return [curves_of(n) for n in range(len(settings))]
 
+# %% ../nbs/06c_experiments.ipynb #41f175a1
 def search(
     experiment: str,    # its name
     build_of: Callable, # makes the network; called with what is drawn and is not a setting: `build_of(hidden=64)`

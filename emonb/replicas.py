@@ -192,8 +192,9 @@ def _joined(optimisers, device):
     for group in joined.param_groups: group['capturable'] = device.type == 'cuda' # its steps can be recorded
     return joined
 
-class Replicas:
-    "Trainings of one network, their weights side by side."
+# %% ../nbs/06a_replicas.ipynb #8322e7a1
+class _Stack:
+    "Trainings of one network, their weights side by side, and a step of all."
     def __init__(self, build: Callable, data: Dataset, splits: list, settings: list): # of each split, alike but for what the optimiser is told
         self.settings, (self.device, dtype) = settings[0], _hardware(settings[0])
         self.splits, self.trainings, self.batch = splits, [], Batch([])
@@ -229,6 +230,9 @@ class Replicas:
         self.step(own)
         self.total += (losses.detach()*(weights > 0)).sum(1); self.right += ((scores.argmax(2) == truth) & (weights > 0)).sum(1)
 
+# %% ../nbs/06a_replicas.ipynb #8322e7a2
+class Replicas(_Stack):
+    "Trainings of one network, side by side, epoch after epoch."
     def replay(self, rows, weights, own):
         "A whole batch of all, recorded the first time."
         if self.graph is None:

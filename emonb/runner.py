@@ -136,55 +136,40 @@ def _without_progress(path): # bars were shown when they moved; kept, they would
     write_whole(path, lambda file: nbformat.write(executed, file))
 
 # %% ../nbs/14a_runner.ipynb #ac10b172
-def run_notebooks(
-    paths: dict,      # name → path, of those to run
-    folder: Path,     # the run's
-    given: dict,      # parameters for those that have them, among them 'device'
-    fingerprint,      # JSON-able: what the corpora are
-    kind: str,        # of device: 'cpu' or 'cuda'
-    jobs: int = 1     # how many at a time
-) -> dict:            # name → state, as the manifest has it: status ('done', 'failed' or 'skipped'), error, seconds, made, commit, files, key
-    "Run each notebook that is not done and whose needs did not fail; note each outcome in the manifest at once."
-    needed, waited, outcomes, running, started = needs(), waits(), {}, {}, []
+class _Progress:
+    "What of a run has begun and ended; parameters as in `run_notebooks`."
+    def __init__(self, paths, folder, given, fingerprint, kind):
+        self.paths, self.folder, self.given, self.fingerprint, self.kind = paths, folder, given, fingerprint, kind
+        self.needed, self.waited, self.outcomes = needs(), waits(), {}
 
-    def broken(stem): return next((other for other in needed[stem] if outcomes.get(other, {}).get('status', 'done') != 'done'), None)
+    def broken(self, stem): # what it needs and cannot have
+        return next((other for other in self.needed[stem] if self.outcomes.get(other, {}).get('status', 'done') != 'done'), None)
 
-    def begin(stem): # its key, and either its state or a call that gives it
-        before, parameters = read_manifest(folder).get('notebooks', {}), _parameters(paths[stem], given)
-        _only_known_claims(folder, before, {stem for stem, _ in running.values()})
-        key = _state_key(stem, {**parameters, 'device': kind}, fingerprint, folder, before)
-        if not broken(stem) and _is_done(before.get(stem), key, folder): return key, dict(before[stem], again=True)
-        _forget(folder, stem, before.get(stem))
-        if broken(stem): return key, dict(status='skipped', error=f'needs {broken(stem)}, which did not end well')
-        return key, lambda: _ran(stem, paths[stem], folder, parameters, started, jobs > 1)
+    def ready(self, running):
+        "The notebooks that may begin."
+        open_ = self.paths.keys() - self.outcomes.keys()
+        return [stem for stem in self.paths if stem in open_ and stem not in running and not self.waited[stem] & open_]
 
-    def end(stem, key, state):
-        again, state = state.pop('again', False), {'key': key, **state}
-        outcomes[stem] = state
-        write_manifest(folder, notebooks={**read_manifest(folder).get('notebooks', {}), stem: state})
-        print(f'[{len(outcomes)}/{len(paths)}] {stem:<18}', 'done before' if again else f"{state['status']:<7} {state.get('seconds', 0):7.1f} s  {state['error'] or ''}", flush=True)
-        for other in [other for other in outcomes if outcomes[other]['status'] == 'done' and broken(other)]: # it was quicker
-            _forget(folder, other, outcomes[other])
-            end(other, None, dict(status='skipped', error=f'needs {broken(other)}, which did not end well'))
+    def begin(self, stem, running):
+        "Its key, and its state or None: it is to be run."
+        before, parameters = read_manifest(self.folder).get('notebooks', {}), _parameters(self.paths[stem], self.given)
+        _only_known_claims(self.folder, before, running)
+        key = _state_key(stem, {**parameters, 'device': self.kind}, self.fingerprint, self.folder, before)
+        if not self.broken(stem) and _is_done(before.get(stem), key, self.folder): return key, before[stem]
+        _forget(self.folder, stem, before.get(stem))
+        return key, self.broken(stem) and dict(status='skipped', error=f'needs {self.broken(stem)}, which did not end well')
 
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        while len(outcomes) < len(paths):
-            busy = {stem for stem, _ in running.values()}
-            ready = [stem for stem in paths if stem not in busy and stem not in outcomes and not waited[stem] & (paths.keys() - outcomes.keys())]
-            if ready and len(running) < jobs:
-                key, call = begin(ready[0])
-                if callable(call): running[pool.submit(call)] = ready[0], key
-                else: end(ready[0], key, call)
-                continue
-            for future in wait(running, return_when=FIRST_COMPLETED).done: end(*running.pop(future), future.result())
-    finally: # what still runs when the run is stopped is ended
-        for kernel in started if running else ():
-            with contextlib.suppress(OSError, AttributeError, TypeError): kernel.provisioner.process.kill()
-        pool.shutdown(cancel_futures=True)
-    _only_known_claims(folder, read_manifest(folder).get('notebooks', {}))
-    return outcomes
+    def end(self, stem, key, state, again=False):
+        "Note how it ended; those that needed it and were quicker are taken back."
+        self.outcomes[stem] = state = {'key': key, **state}
+        write_manifest(self.folder, notebooks={**read_manifest(self.folder).get('notebooks', {}), stem: state})
+        said = 'done before' if again else f"{state['status']:<7} {state.get('seconds', 0):7.1f} s  {state['error'] or ''}"
+        print(f'[{len(self.outcomes)}/{len(self.paths)}] {stem:<18}', said, flush=True)
+        for other in [other for other in self.outcomes if self.outcomes[other]['status'] == 'done' and self.broken(other)]:
+            _forget(self.folder, other, self.outcomes[other])
+            self.end(other, None, dict(status='skipped', error=f'needs {self.broken(other)}, which did not end well'))
 
+# %% ../nbs/14a_runner.ipynb #ac10b1a4
 def _ran(stem, path, folder, parameters, started, quiet):
     "Run one notebook; its state for the manifest."
     began, copy, work, log = time.monotonic(), folder/'notebooks'/path.name, folder/'work'/f'{stem}.jsonl', folder/'work'/f'.{stem}.txt'
@@ -195,3 +180,31 @@ def _ran(stem, path, folder, parameters, started, quiet):
     with log.open('a') as file: file.writelines(f'{each}\n' for each in (copy, work) if each.exists())
     made = {name: value for name, value in provenance().items() if name in ('made', 'commit')}
     return dict(status='failed' if error else 'done', error=error, seconds=round(time.monotonic() - began, 1), **made, files=_written(folder, log))
+
+# %% ../nbs/14a_runner.ipynb #ac10b1a3
+def run_notebooks(
+    paths: dict,   # name → path, of those to run
+    folder: Path,  # the run's
+    given: dict,   # parameters for those that have them
+    fingerprint,   # JSON-able: what the corpora are
+    kind: str,     # of device: 'cpu' or 'cuda'
+    jobs: int = 1  # how many at a time
+) -> dict:         # name → state, as the manifest has it: status ('done', 'failed' or 'skipped'), error, seconds, made, commit, files, key
+    "Run each notebook that is not done and whose needs did not fail; note each outcome in the manifest at once."
+    progress, running, started, pool = _Progress(paths, folder, given, fingerprint, kind), {}, [], ThreadPoolExecutor(jobs)
+    try:
+        while len(progress.outcomes) < len(paths):
+            busy = {stem for stem, _ in running.values()}
+            ready = progress.ready(busy)
+            if not ready or len(running) == jobs:
+                for future in wait(running, return_when=FIRST_COMPLETED).done: progress.end(*running.pop(future), future.result())
+                continue
+            key, state = progress.begin(stem := ready[0], busy)
+            if state: progress.end(stem, key, state, state['status'] == 'done')
+            else: running[pool.submit(_ran, stem, paths[stem], folder, _parameters(paths[stem], given), started, jobs > 1)] = stem, key
+    finally: # what still runs when the run is stopped is ended
+        for kernel in started if running else ():
+            with contextlib.suppress(OSError, AttributeError, TypeError): kernel.provisioner.process.kill()
+        pool.shutdown(cancel_futures=True)
+    _only_known_claims(folder, read_manifest(folder).get('notebooks', {}))
+    return progress.outcomes

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest, yaml
 from nbdev.clean import clean_nb
 
-from emonb.reproduce import _parameters, notebooks
+from emonb.runner import _parameters, notebooks
 from tests.buttons import with_head
 from tests.readme import readme
 
