@@ -58,13 +58,13 @@ def reproduce(
     seeds: int = None,      # how many seeds; None: as the profile says
     only: list = None,      # names of the notebooks to run; None: all
     scheduler: str = None,  # address of a Dask scheduler on whose workers networks are trained; None: here
-    jobs: int = None        # how many notebooks at a time; None: one, or where a GPU is used one for each two cores
+    jobs: int = 1           # how many notebooks at a time; more than one pays with many cores or a GPU
 ) -> int:                   # how many notebooks did not run to their end
     "Run the notebooks; those already done with the same inputs are not run again."
     paths = notebooks(only)
     if seeds is not None and seeds < 1: raise EmonbError(f'seeds: {seeds} are too few; give 1 or more')
     kind = pick_device(device).type
-    if jobs is not None and jobs < 1: raise EmonbError(f'jobs: {jobs} are too few; give 1 or more')
+    if jobs < 1: raise EmonbError(f'jobs: {jobs} are too few; give 1 or more')
     if scheduler: _reached(scheduler)
     folder = os.environ.get('EMONB_DATA') and data_dir() if corpora in ('auto', 'demo') else Path(corpora).expanduser().resolve()
     with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir(), EMONB_SCHEDULER=scheduler, EMONB_DRIVER=os.getpid()):
@@ -79,7 +79,7 @@ def reproduce(
         if profile.name == 'smoke': os.environ.setdefault('EMONB_WORKERS', '1') # more would take longer to start than to train
         with _alone(path):
             write_manifest(path, profile=profile, parameters=given, corpora=counts, **provenance())
-            states = run_notebooks(paths, path, given, counts, kind, jobs or (max(1, os.cpu_count()//2) if kind == 'cuda' else 1))
+            states = run_notebooks(paths, path, given, counts, kind, jobs)
     _summary(path, output or shown(path), states)
     return sum(state['status'] != 'done' for state in states.values())
 
@@ -133,7 +133,7 @@ def _parser():
     p.add_argument('--device', default='auto', help='cpu, cuda or auto (default: %(default)s)')
     p.add_argument('--seeds', type=int, help="how many seeds (default: the profile's)")
     p.add_argument('--output', help="the run's folder (default: runs/PROFILE, or runs/PROFILE-demo for the demo corpora)")
-    p.add_argument('--jobs', type=int, help='how many notebooks at a time (default: one; where a GPU is used, one for each two cores)')
+    p.add_argument('--jobs', type=int, default=1, help='how many notebooks at a time; more than one pays with many cores or a GPU (default: %(default)s)')
     p.add_argument('--scheduler', metavar='ADDRESS', help='train on the workers of this Dask cluster: tcp://host:8786 (default: here)')
     p.add_argument('--notebooks', nargs='+', metavar='NAME', help='which, by name or number: 04 07_baselines (default: all)')
     p = add('publish', lambda o: publish(o.run, o.aside), "copy a run's outputs into the notebooks of the repository")
