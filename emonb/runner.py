@@ -40,6 +40,7 @@ def needs() -> dict:
         direct = {other for other in direct if other and other < stem}
         needed[stem] = sorted(direct.union(*(needed[other] for other in direct)))
     return needed
+
 def waits() -> dict:
     "For each notebook, the earlier ones that must have ended before it begins: those who make the predictions that it reads, or all where it reads results or what trainings took."
     sources, waited = {stem: _code(path) for stem, path in notebooks().items()}, {}
@@ -138,8 +139,8 @@ def _without_progress(path): # bars were shown when they moved; kept, they would
 # %% ../nbs/14a_runner.ipynb #ac10b172
 class _Progress:
     "What of a run has begun and ended; parameters as in `run_notebooks`."
-    def __init__(self, paths, folder, given, fingerprint, kind):
-        self.paths, self.folder, self.given, self.fingerprint, self.kind = paths, folder, given, fingerprint, kind
+    def __init__(self, paths, folder, given, fingerprint, kind, jobs):
+        self.paths, self.folder, self.given, self.fingerprint, self.kind, self.one_by_one = paths, folder, given, fingerprint, kind, jobs == 1
         self.needed, self.waited, self.outcomes = needs(), waits(), {}
 
     def broken(self, stem): # what it needs and cannot have
@@ -150,8 +151,11 @@ class _Progress:
         open_ = self.paths.keys() - self.outcomes.keys()
         return [stem for stem in self.paths if stem in open_ and stem not in running and not self.waited[stem] & open_]
 
+    def say(self, stem): print(f'[{len(self.outcomes) + 1}/{len(self.paths)}] {stem:<18}', end=' ', flush=True)
+
     def begin(self, stem, running):
         "Its key, and its state or None: it is to be run."
+        if self.one_by_one: self.say(stem)
         before, parameters = read_manifest(self.folder).get('notebooks', {}), _parameters(self.paths[stem], self.given)
         _only_known_claims(self.folder, before, running)
         key = _state_key(stem, {**parameters, 'device': self.kind}, self.fingerprint, self.folder, before)
@@ -161,10 +165,10 @@ class _Progress:
 
     def end(self, stem, key, state, again=False):
         "Note how it ended; those that needed it and were quicker are taken back."
+        if not self.one_by_one: self.say(stem)
         self.outcomes[stem] = state = {'key': key, **state}
         write_manifest(self.folder, notebooks={**read_manifest(self.folder).get('notebooks', {}), stem: state})
-        said = 'done before' if again else f"{state['status']:<7} {state.get('seconds', 0):7.1f} s  {state['error'] or ''}"
-        print(f'[{len(self.outcomes)}/{len(self.paths)}] {stem:<18}', said, flush=True)
+        print('done before' if again else f"{state['status']:<7} {state.get('seconds', 0):7.1f} s  {state['error'] or ''}", flush=True)
         for other in [other for other in self.outcomes if self.outcomes[other]['status'] == 'done' and self.broken(other)]:
             _forget(self.folder, other, self.outcomes[other])
             self.end(other, None, dict(status='skipped', error=f'needs {self.broken(other)}, which did not end well'))
@@ -191,7 +195,7 @@ def run_notebooks(
     jobs: int = 1  # how many at a time
 ) -> dict:         # name → state, as the manifest has it: status ('done', 'failed' or 'skipped'), error, seconds, made, commit, files, key
     "Run each notebook that is not done and whose needs did not fail; note each outcome in the manifest at once."
-    progress, running, started, pool = _Progress(paths, folder, given, fingerprint, kind), {}, [], ThreadPoolExecutor(jobs)
+    progress, running, started, pool = _Progress(paths, folder, given, fingerprint, kind, jobs), {}, [], ThreadPoolExecutor(jobs)
     try:
         while len(progress.outcomes) < len(paths):
             busy = {stem for stem, _ in running.values()}

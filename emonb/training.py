@@ -317,6 +317,8 @@ def pair_max(
     return _PairMax.apply(y, dim)
 
 # %% ../nbs/06_training.ipynb #34bcfa8a
+_source = functools.cache(inspect.getsource) # which takes a millisecond, for some sixty functions a training
+
 def _network(build, seed):
     "What a network is."
     with torch.random.fork_rng([]):
@@ -327,7 +329,7 @@ def _network(build, seed):
                  for name in vars(kind) if inspect.isfunction(getattr(kind, name))]
     functions += [each for kind in kinds for each in vars(kind).get('made_with', ())]
     plain = [{k: v for k, v in vars(m).items() if isinstance(v, (int, float, str, tuple))} for m in network.modules()]
-    return [repr(network), sorted(map(inspect.getsource, functions)), plain, _checksum(network.state_dict(), ''),
+    return [repr(network), sorted(map(_source, functions)), plain, _checksum(network.state_dict(), ''),
             [p.requires_grad for p in network.parameters()]]
 
 def made_of(experiment: str, build: Callable, key, data: Dataset, split: Split, settings: Settings, snapshots=()) -> dict:
@@ -337,5 +339,5 @@ def made_of(experiment: str, build: Callable, key, data: Dataset, split: Split, 
     content = hashlib.blake2b(data.labels.tobytes() + split.part.astype('U5').tobytes(), digest_size=16)
     if data.clips is not None: content.update(data.clips.tobytes())
     return dict(experiment=experiment, key=key, rows=content.hexdigest(), seed=split.seed, settings=settings, snapshots=list(snapshots),
-                network=_network(build, split.seed), code=[inspect.getsource(each) for each in engine],
+                network=_network(build, split.seed), code=[_source(each) for each in engine],
                 hardware=[str(each) for each in _hardware(settings)])
