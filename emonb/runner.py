@@ -151,7 +151,7 @@ class _Progress:
         open_ = self.paths.keys() - self.outcomes.keys()
         return [stem for stem in self.paths if stem in open_ and stem not in running and not self.waited[stem] & open_]
 
-    def say(self, stem): print(f'[{len(self.outcomes) + 1}/{len(self.paths)}] {stem:<18}', end=' ', flush=True)
+    def say(self, stem): print(f'[{len(self.outcomes) + (stem not in self.outcomes)}/{len(self.paths)}] {stem:<18}', end=' ', flush=True)
 
     def begin(self, stem, running):
         "Its key, and its state or None: it is to be run."
