@@ -113,13 +113,14 @@ def _blocks(missing, together):
     return [list(some) for _, some in itertools.groupby(missing, lambda each: each[0].seed)]
 
 # %% ../nbs/06c_experiments.ipynb #335d50a1
+def _but_for_rates(settings): return dataclasses.replace(settings, rate=0., decay=0.) # replicas may differ in these
+
 def _merged(blocks): # as `_trained` takes them
-    "Blocks of one network on the same splits, which differ in what the optimiser is told (a study of settings), as one."
+    "Blocks of one network on the same splits, which differ in rate and decay (a study of settings), as one."
     groups = {}
     for block in blocks:
         *_, keys, settings, snapshots = block
-        others = [dataclasses.replace(each, optimiser='', rate=0, decay=0, momentum=0) for each in settings]
-        alike = digest([others, snapshots, *([key[part] for part in ('network', 'rows', 'key')] for key in keys)])
+        alike = digest([list(map(_but_for_rates, settings)), snapshots, *([key[part] for part in ('network', 'rows', 'key')] for key in keys)])
         groups.setdefault(alike, []).append(block)
     return [(*some[0][:5], *(sum(parts, ()) for parts in list(zip(*some))[5:8]), some[0][8]) for some in groups.values()]
 
@@ -240,7 +241,7 @@ def search(
     for number, drawn in enumerate(all_drawn):
         settings = Settings(**{'epochs': epochs, **{name: drawn[name] for name in drawn if name in names}})
         built = {name: drawn[name] for name in drawn if name not in names}
-        blocks.setdefault(str(built) if _on_gpu(settings) else number, []).append((number, built, settings))
+        blocks.setdefault(str((built, _but_for_rates(settings))) if _on_gpu(settings) else number, []).append((number, built, settings))
     jobs = []
     for some in blocks.values():
         _, built, all_settings = zip(*some)

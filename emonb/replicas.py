@@ -195,7 +195,7 @@ def _joined(optimisers, device):
 # %% ../nbs/06a_replicas.ipynb #8322e7a1
 class _Stack:
     "Trainings of one network, their weights side by side, and a step of all."
-    def __init__(self, build: Callable, data: Dataset, splits: list, settings: list): # of each split, alike but for what the optimiser is told
+    def __init__(self, build: Callable, data: Dataset, splits: list, settings: list): # of each split, alike but for rate and decay
         self.settings, (self.device, dtype) = settings[0], _hardware(settings[0])
         self.splits, self.trainings, self.batch = splits, [], Batch([])
         for split, its in zip(splits, settings):
@@ -324,7 +324,7 @@ def fit_all(
     build: Callable,   # as in `emonb.training.fit`, and so are the others
     data: Dataset,
     splits: list,      # of `Split`: a replica each
-    settings: Settings | list, # one for all, or each its own; these are alike but for optimiser, rate, decay and momentum
+    settings: Settings | list, # one for all, or each its own; these are alike but for rate and decay
     experiment: str,
     snapshots=(),
     checkpoint: Path = None, # for all of them; for replicas in groups or alone, files beside it whose names begin as its own
