@@ -12,7 +12,7 @@ import numpy as np, pandas as pd, torch
 from emonb.cnns import build, cost, specs
 from emonb.protocols import Split
 from emonb import fused
-from emonb.replicas import Replicas, step_of
+from emonb.replicas import Replicas
 from emonb.training import Dataset, Settings, _hardware, _learn, _Training, batches, standardised
 from tests.bench_training import spread, timed
 
@@ -88,9 +88,9 @@ def steps(rows=1280):
                     def epoch(): replicas.learn(); torch.cuda.synchronize()
                     epoch()
                     return 1e3*min(timed(epoch, time.perf_counter) for _ in range(3))/(rows/128)
-            operations = count*step_of(make).operations
+            work = count*128*operations(spec)
             took = dict(zip(('plain', 'fused', 'recorded'), (way(False, False), way(False, True), way(True, True))))
-            found.append(dict(network=name, replicas=count, **took, operations=operations, products=1e3*operations/rate))
+            found.append(dict(network=name, replicas=count, **took, operations=work, products=1e3*work/rate))
             torch.cuda.empty_cache()
             print(found[-1], flush=True)
     return pd.DataFrame(found).assign(device=torch.cuda.get_device_name(), rate=rate, bandwidth=copied)
