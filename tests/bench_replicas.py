@@ -9,9 +9,9 @@ from unittest import mock
 
 import numpy as np, pandas as pd, torch
 
+from emonb import fused
 from emonb.cnns import build, cost, specs
 from emonb.protocols import Split
-from emonb import fused
 from emonb.replicas import Replicas
 from emonb.training import Dataset, Settings, _hardware, _learn, _Training, batches, standardised
 from tests.bench_training import spread, timed
@@ -73,7 +73,7 @@ def bandwidth():
     return 2**32/min(timed(work, time.perf_counter) for _ in range(5))
 
 def steps(rows=1280):
-    "ms a step of each network, three ways, and the least that its products and bytes would take."
+    "ms a step of each network, three ways, and what its products alone would take."
     data = Dataset(np.random.default_rng(0).normal(size=(rows, 2, 64, 64)).astype(np.float32), np.arange(rows) % 7)
     (peak, products), copied, found = product(torch.bfloat16, torch.device('cuda')), bandwidth(), []
     peak(); rate = products/min(timed(peak, time.perf_counter) for _ in range(5))

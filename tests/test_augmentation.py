@@ -1,8 +1,8 @@
 "Copies of clips: equal to librosa's, in their place in the feature file, and never on the wrong side of a split."
 import librosa, numpy as np, pandas as pd, pytest, soundfile as sf
 
-from emonb.audio import read_audio, read_native
 from emonb import augmentation
+from emonb.audio import read_audio, read_native
 from emonb.augmentation import analysed, augmented_features, stretched, variants, vary, window, with_copies, with_variants
 from emonb.chunks import chunk_features
 from emonb.core import EmonbError

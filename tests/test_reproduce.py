@@ -103,14 +103,16 @@ def test_who_reads_results_waits_for_those_who_make_them(house):
     assert runner.waits() == {'00_a': set(), '01_b': set(), '02_c': {'01_b'}, '03_d': {'00_a', '01_b', '02_c'}}
 
 def test_a_run_that_is_stopped_ends_its_notebooks(house, tmp_path):
-    signal.signal(signal.SIGINT, signal.default_int_handler) # other tests may have left another
+    before = signal.signal(signal.SIGINT, signal.default_int_handler) # who started the tests may ignore it
     for name in 'ad': nbformat.write(notebook(name, 'import os, time; open(f"pid_{os.getpid()}", "w").close(); time.sleep(60)'), next(house.glob(f'*_{name}.ipynb')))
     def interrupt():
         while len([*house.glob('pid_*')]) < 2: time.sleep(.1)
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt).start()
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt): driver.reproduce('smoke', output=tmp_path/'out', jobs=2)
+    try:
+        with pytest.raises(KeyboardInterrupt): driver.reproduce('smoke', output=tmp_path/'out', jobs=2)
+    finally: signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 50
     for file in house.glob('pid_*'): assert not psutil.pid_exists(int(file.name.removeprefix('pid_')))
 
