@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .core import EmonbError, progress
 from .paper import emotions
 from .protocols import Split
-from .training import (Dataset, DivergedError, Fitted, Settings, _apart, _hardware, _optimiser, _restore, _room, _state, _Training, batches,
+from .training import (Dataset, DivergedError, Fitted, Settings, _apart, _hardware, _restore, _room, _state, _Training, batches,
                             checkpoint_seconds, fit, read_checkpoint, write_checkpoint)
 
 # %% ../nbs/06a_replicas.ipynb #13681490
