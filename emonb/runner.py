@@ -176,10 +176,12 @@ class _Progress:
 # %% ../nbs/14a_runner.ipynb #ac10b1a4
 def _ran(stem, path, folder, parameters, started, quiet):
     "Run one notebook; its state for the manifest."
+    from jupyter_core.utils import ensure_event_loop
     began, copy, work, log = time.monotonic(), folder/'notebooks'/path.name, folder/'work'/f'{stem}.jsonl', folder/'work'/f'.{stem}.txt'
     work.parent.mkdir(exist_ok=True)
     for file in (work, log): file.unlink(missing_ok=True) # of an earlier run
-    error = execute(path, copy, parameters, dict(EMONB_NOTEBOOK=stem, EMONB_WORK=str(work), EMONB_WRITTEN=str(log)), started, quiet)
+    with contextlib.closing(ensure_event_loop()): # this thread's
+        error = execute(path, copy, parameters, dict(EMONB_NOTEBOOK=stem, EMONB_WORK=str(work), EMONB_WRITTEN=str(log)), started, quiet)
     if error: _forget(folder, stem, None) # what it claimed
     with log.open('a') as file: file.writelines(f'{each}\n' for each in (copy, work) if each.exists())
     made = {name: value for name, value in provenance().items() if name in ('made', 'commit')}

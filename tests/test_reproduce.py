@@ -1,5 +1,5 @@
 "The driver: order, failure, resumption, the command line."
-import errno, os, signal, subprocess, sys, threading, time
+import gc, errno, os, signal, subprocess, sys, threading, time
 from types import SimpleNamespace
 
 import nbformat, pandas as pd, psutil, pytest
@@ -269,3 +269,9 @@ def test_every_notebook_runs_on_the_real_recordings(tmp_path):
     assert judged.verdict.isin(['reproduced', 'partly', 'not reproduced', 'not testable']).all()
     scores = claims[claims.ours.notna() & ~claims.claim.str.startswith('count.')]
     assert scores[['corpora', 'protocol']].notna().all(axis=None) # a number says what it is of
+
+@pytest.mark.filterwarnings('error')
+def test_a_run_leaves_nothing_open(house, tmp_path):
+    nbformat.write(notebook('d', 'import os'), house/'03_d.ipynb')
+    driver.reproduce('smoke', output=tmp_path/'out', only=['03'])
+    gc.collect()
