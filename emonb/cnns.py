@@ -140,7 +140,7 @@ def cost(spec: Spec) -> dict: # parameters, and operations for one chunk forward
     return dict(parameters=parameters, operations=operations)
 
 # %% ../nbs/08_cnns.ipynb #45d6e3af
-budgets = pd.DataFrame(dict(smoke=(1, 1, 1, 2, 2, 2), quick=(6, 1, 2, 3, 12, 4), long=(10, 1, 2, 3, 25, 4), paper=(10, 1, 2, 5, 400, 20)), # profile → its budget
+budgets = pd.DataFrame(dict(smoke=(1, 1, 1, 2, 2, 2), quick=(5, 1, 2, 3, 12, 4), long=(10, 1, 2, 3, 25, 4), paper=(10, 1, 2, 5, 400, 20)), # profile → its budget
                        index=['epochs', 'folds', 'speaker folds', 'seeds of the comparison', 'epochs of the study', 'trials'])
 tried = pd.DataFrame(dict(S=('S2', 1e-4, .1, .336), R=('R1', 1e-4, .01, .361), small=('R2', 5e-4, 1., .352)),
                      index=['tried on', 'rate', 'decay', 'validation accuracy']).T
