@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['profiles', 'patience', 'emotion_colors', 'EmonbError', 'root', 'data_dir', 'cache_dir', 'runs_dir', 'shown',
-           'Profile', 'get_profile', 'digest', 'checksum', 'explained', 'cached', 'fetched', 'pick_device', 'progress',
-           'write_whole', 'Run', 'provenance', 'read_manifest', 'write_manifest', 'writers_lock', 'start_run',
-           'set_style']
+           'Profile', 'get_profile', 'digest', 'checksum', 'explained', 'reaching', 'cached', 'fetched', 'pick_device',
+           'progress', 'write_whole', 'Run', 'provenance', 'read_manifest', 'write_manifest', 'writers_lock',
+           'start_run', 'set_style']
 
 # %% ../nbs/01_core.ipynb #45cc2b13
 import contextlib, dataclasses, errno, hashlib, importlib.metadata, json, multiprocessing.util, os, platform, shutil, subprocess, sys, tempfile, warnings
@@ -133,20 +133,20 @@ def _in_store(folder):
     return files, f'{base}/{folder.parent.name}/{folder.name}'
 
 @contextlib.contextmanager
-def _with_store(*not_its_fault):
+def reaching(store: str, *not_its_fault): # its name in the error
     "Each kind of store has errors of its own: one line for all, but for OSErrors of the numbers that are `not_its_fault`."
     try: yield
     except EmonbError: raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in not_its_fault: raise
-        raise EmonbError(f"EMONB_STORE={os.environ['EMONB_STORE']}: cannot be used ({type(error).__name__}: {' '.join(str(error).split())}); "
-                         'correct or unset it, and run again: what was finished is kept') from error
+        raise EmonbError(f"{store}: cannot be used ({type(error).__name__}: {' '.join(str(error).split())}); "
+                         'correct it or do without, and run again: what was finished is kept') from error
 
 _damages = ValueError, TypeError, FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError # what a damaged store comes to
 
 def _fetched(folder, into):
     "Whether the store has `folder`, and it arrived `into` another one whole."
-    with _with_store(errno.ENOSPC, errno.EDQUOT):
+    with reaching(f"EMONB_STORE={os.environ.get('EMONB_STORE')}", errno.ENOSPC, errno.EDQUOT):
         files, place = _in_store(folder)
         if not files or not files.exists(f'{place}/checksums.json'): return False
         try:
@@ -165,7 +165,7 @@ _sent = set() # what this process knows to be in a store
 
 def _send(folder, anew):
     "Put `folder` into the store, if there is one and it is not there yet; what was made `anew` replaces what is there."
-    with _with_store():
+    with reaching(f"EMONB_STORE={os.environ.get('EMONB_STORE')}"):
         files, place = _in_store(folder)
         if not files or not anew and (files, place) in _sent: return
         if anew or not files.exists(f'{place}/checksums.json'):

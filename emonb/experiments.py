@@ -23,7 +23,7 @@ from .core import EmonbError, cache_dir, cached, digest, fetched, pick_device
 from .evaluation import predictions
 from .paper import emotions
 from .protocols import Split, splits
-from .training import Dataset, DivergedError, Settings, _hardware, batches, fit, made_of, write_checkpoint
+from .training import Dataset, DivergedError, Settings, _hardware, batches, fit, made_of, network_of, write_checkpoint
 
 # %% ../nbs/06c_experiments.ipynb #ac7dbb46
 def dataset(chunks: Chunks) -> Dataset:
@@ -60,8 +60,8 @@ def run_jobs(
     jobs: list # of `Job`
 ) -> list:     # for each job a list of `Experiment`, one a split
     """Trained at the first call, the cache's content after that; what was killed goes on. Trainings of all jobs run side by
-    side: EMONB_WORKERS processes of one core each (all cores), or a cluster (06b_cluster); on a GPU, replicas in one process. Errors as in `fit` and `spread`."""
-    keys, asked, together, apart = [_keys(job) for job in jobs], set(), [], []
+    side: EMONB_WORKERS processes of one core each (all cores), or a cluster (06b_cluster); on a GPU, replicas of a network in one process. Errors as in `fit` and `spread`."""
+    keys, asked, together, apart = _keys(jobs), set(), [], []
     for job, names in zip(jobs, keys):
         missing = [(split, key) for split, key in zip(job.splits, names) if digest(key) not in asked and not _is_there(key)]
         asked |= {digest(key) for _, key in missing}
@@ -69,11 +69,10 @@ def run_jobs(
         blocks = [(job.experiment, job.build, *job.data, *zip(*block), (_settled(job.settings),)*len(block), job.snapshots) for block in _blocks(missing, replicas_of_one)]
         if replicas_of_one: together += blocks
         else: apart += blocks
-    if together: _side_by_side(_trained, _merged(together), 1)
-    if apart: _side_by_side(_trained, apart, 6 if any(_on_gpu(job.settings) for job in jobs) else None)
+    if together or apart: _side_by_side(_trained, _merged(together) + apart, any(_on_gpu(job.settings) for job in jobs))
     found = [[_stored(key, job, split) for split, key in zip(job.splits, names)] for job, names in zip(jobs, keys)]
     if log := os.environ.get('EMONB_WORK'): # a file; a line a training, for the account of 16_performance
-        work = [dict(each.work, operations=count) for job, some in zip(jobs, found) for each, count in zip(some, operations(job))]
+        work = [dict(each.work, operations=count) for some, counts in zip(found, operations(jobs)) for each, count in zip(some, counts)]
         with open(log, 'a') as file: file.writelines(f'{json.dumps(each)}\n' for each in work)
     return found
 
@@ -88,15 +87,16 @@ def run_experiment(experiment, build, key, data, table, split: Split, label, set
 # %% ../nbs/06c_experiments.ipynb #335d5083
 def _on_gpu(settings): return pick_device(settings.device).type != 'cpu' # a CPU gains nothing by replicas: 06a_replicas
 
-def _keys(job):
-    "What each training of a job depends on."
-    key = _with_engine(job.key, job.build, job.settings)
-    return [made_of(job.experiment, job.build, key, job.data, split, job.settings, job.snapshots) for split in job.splits]
+def _keys(jobs):
+    "For each job, what each of its trainings depends on."
+    network, engine = functools.cache(network_of), functools.cache(_engine) # for this call: later the same function may build another
+    inputs = lambda job: [job.key, *engine(job.build)] if _on_gpu(job.settings) else job.key
+    return [[made_of(job.experiment, network(job.build, split.seed), inputs(job), job.data, split, job.settings, job.snapshots)
+             for split in job.splits] for job in jobs]
 
-def _with_engine(key, build, settings): # a GPU has one of its own, and forms of its own of some layers
-    if not _on_gpu(settings): return key
+def _engine(build): # a GPU has one of its own, and forms of its own of some layers
     with torch.random.fork_rng([]): forms = {replicas.many.get(type(layer)) for layer in build().modules()}
-    return [key, *sorted({inspect.getsource(each) for each in (replicas, *(part for form in forms for part in getattr(form, 'made_with', ())))})]
+    return sorted({inspect.getsource(each) for each in (replicas, *(part for form in forms for part in getattr(form, 'made_with', ())))})
 
 def _settled(settings):
     "With the precision that stands in the key, whatever processor it is trained on."
@@ -124,31 +124,40 @@ def _merged(blocks): # as `_trained` takes them
         groups.setdefault(alike, []).append(block)
     return [(*some[0][:5], *(sum(parts, ()) for parts in list(zip(*some))[5:8]), some[0][8]) for some in groups.values()]
 
-def _side_by_side(do, jobs, most):
-    "`spread`, in processes of one core each, `most` or fewer; replicas fill a GPU from one process, networks with a memory, whose steps are short and many, from six."
+def _side_by_side(do, jobs, on_gpu):
+    "`spread`, in processes of one core each; six share a GPU, which one of them keeps busy while others make and store networks."
     threads, workers = torch.get_num_threads(), int(os.environ.get('EMONB_WORKERS') or (1 if 'IN_TEST' in os.environ else os.cpu_count()))
     torch.set_num_threads(1)
     try:
-        with joblib.parallel_config(n_jobs=max(1, min(workers, len(jobs), most or workers))): return spread(do, jobs)
+        with joblib.parallel_config(n_jobs=max(1, min(workers, len(jobs), 6 if on_gpu else workers))): return spread(do, jobs)
     finally: torch.set_num_threads(threads)
 
 # %% ../nbs/06c_experiments.ipynb #024ba956
-def operations(job: Job) -> list: # a number a split
-    "Floating-point operations of each training: of the products that are executed on the job's device, as torch counts them on a few rows."
+def _of_a_row(job): # of its network forward, and in all
     from torch.utils.flop_counter import FlopCounterMode
     product = lambda added_to, a, b, **_: 2*math.prod(a)*b[-1] # in place, which torch leaves out
     in_place = {torch.ops.aten.addmm_: product, torch.ops.aten.baddbmm_: product}
-    (device, dtype), everything = _hardware(job.settings), len(job.data.labels)
-    rows, more = next(batches(torch.arange(everything), job.data.clips, min(32, job.settings.batch)))
+    device, dtype = _hardware(job.settings)
+    rows, more = next(batches(torch.arange(len(job.data.labels)), job.data.clips, min(32, job.settings.batch)))
     x, where = torch.from_numpy(np.array(job.data.inputs[rows.numpy()])), 'cpu' if device.type == 'cpu' else 'meta' # counts without computing
     with (torch.random.fork_rng([]), FlopCounterMode(display=False, custom_mapping=in_place) as counter, warnings.catch_warnings(action='ignore'),
           torch.backends.mkldnn.flags(enabled=False)): # whose LSTM is not counted, and which warns of what is not there
         with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16): scores = job.build().to(where)(x.to(where), *more)
         forward = counter.get_total_flops()/len(rows)
         scores.float().sum().backward()
-        both = counter.get_total_flops()/len(rows)
-    return [job.settings.epochs*(both*len(split.train) + forward*len(split.val)) + forward*(everything + len(job.snapshots)*len(split.test))
-            for split in job.splits]
+        return forward, counter.get_total_flops()/len(rows)
+
+def operations(jobs: list) -> list: # for each job a number a split
+    "Floating-point operations of each training: of the products that are executed on the job's device, as torch counts them on a few rows."
+    once, found = {}, []
+    for number, job in enumerate(jobs):
+        inputs, settings = job.data.inputs, job.settings
+        alike = (job.build, inputs.shape[1:], inputs.dtype, settings.batch, _hardware(settings)) if job.data.clips is None else number
+        if alike not in once: once[alike] = _of_a_row(job)
+        forward, both = once[alike]
+        each = lambda split: both*len(split.train) + forward*len(split.val) # epoch
+        found.append([settings.epochs*each(split) + forward*(len(job.data.labels) + len(job.snapshots)*len(split.test)) for split in job.splits])
+    return found
 
 # %% ../nbs/06c_experiments.ipynb #dd752122
 def _trained(experiment, build, inputs, labels, clips, splits, keys, settings, snapshots):
@@ -246,9 +255,9 @@ def search(
     for some in blocks.values():
         _, built, all_settings = zip(*some)
         build = functools.partial(build_of, **built[0])
-        depends = [made_of(experiment, build, _with_engine(key, build, settings), data, split, settings) for settings in all_settings]
+        depends = [each for each, in _keys([Job(experiment, build, key, data, None, [split], '', settings) for settings in all_settings])]
         jobs.append((depends, experiment, build, *data, split, list(map(_settled, all_settings))))
-    done = _side_by_side(_trials, jobs, 1 if any(_on_gpu(job[-1][0]) for job in jobs) else None)
+    done = _side_by_side(_trials, jobs, any(_on_gpu(job[-1][0]) for job in jobs))
     found = {number: curves for some, each in zip(blocks.values(), done) for (number, *_), curves in zip(some, each)}
     for number, drawn in enumerate(all_drawn):
         curves = found[number]

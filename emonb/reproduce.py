@@ -12,6 +12,7 @@ from pathlib import Path
 from .core import (EmonbError, cache_dir, cached, checksum, data_dir, digest, explained, get_profile, pick_device, profiles,
                         provenance, read_manifest, root, runs_dir, shown, write_manifest, writers_lock)
 from .runner import notebooks, run_notebooks
+from .storage import StoredRun, folder_of, in_store
 
 # %% ../nbs/15_reproduce.ipynb #54e92c09
 def _of(module): return importlib.import_module(f'emonb.{module}') # heavy ones, when they are needed
@@ -53,7 +54,7 @@ def _fingerprints(corpora):
 def reproduce(
     profile: str = None,    # 'smoke', 'quick', 'long' or 'paper'; None: as `get_profile` says, but 'smoke' for the demo corpora
     corpora: str = 'auto',  # 'auto', 'demo', or a folder of corpora in their original layouts
-    output: str = None,     # the run's folder; None: under `runs_dir()`, the profile's name, with '-demo' where that is
+    output: str = None,     # the run's folder, or its address in a store; None: under `runs_dir()`, the profile's name, with '-demo' where that is
     device: str = 'auto',   # 'auto', 'cpu' or 'cuda'
     seeds: int = None,      # how many seeds; None: as the profile says
     only: list = None,      # names of the notebooks to run; None: all
@@ -66,20 +67,22 @@ def reproduce(
     kind = pick_device(device).type
     if jobs < 1: raise EmonbError(f'jobs: {jobs} are too few; give 1 or more')
     if scheduler: _reached(scheduler)
+    stored = StoredRun(output) if in_store(output) else None
     folder = os.environ.get('EMONB_DATA') and data_dir() if corpora in ('auto', 'demo') else Path(corpora).expanduser().resolve()
     with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir(), EMONB_SCHEDULER=scheduler, EMONB_DRIVER=os.getpid()):
         counts = _fingerprints(corpora if corpora == 'demo' else 'auto')
         demo = all(name.startswith('demo-') for name in counts)
         if demo and not os.environ.get('EMONB_PROFILE'): profile = profile or 'smoke' # nothing is concluded from them
         profile = get_profile(profile)
-        path = Path(output).expanduser().resolve() if output else runs_dir()/(profile.name + '-demo'*demo)
+        path = stored.folder if stored else Path(output).expanduser().resolve() if output else runs_dir()/(profile.name + '-demo'*demo)
         given = dict(profile=profile.name, corpora='demo' if demo else 'auto', run=path.name, device=device, seeds=seeds)
         with explained(path): path.mkdir(parents=True, exist_ok=True)
         os.environ['EMONB_RUNS'] = str(path.parent)
         if profile.name == 'smoke': os.environ.setdefault('EMONB_WORKERS', '1') # more would take longer to start than to train
         with _alone(path):
+            if stored: stored.fetch()
             write_manifest(path, profile=profile, parameters=given, corpora=counts, **provenance())
-            states = run_notebooks(paths, path, given, counts, kind, jobs)
+            states = run_notebooks(paths, path, given, counts, kind, jobs, *([stored.send] if stored else []))
     _summary(path, output or shown(path), states)
     return sum(state['status'] != 'done' for state in states.values())
 
@@ -132,16 +135,16 @@ def _parser():
     p.add_argument('--corpora', default='auto', help='a folder of corpora, demo, or auto: EMONB_DATA or data/, else demo (default: %(default)s)')
     p.add_argument('--device', default='auto', help='cpu, cuda or auto (default: %(default)s)')
     p.add_argument('--seeds', type=int, help="how many seeds (default: the profile's)")
-    p.add_argument('--output', help="the run's folder (default: runs/PROFILE, or runs/PROFILE-demo for the demo corpora)")
+    p.add_argument('--output', help="the run's folder, or its address in a store: s3://bucket/runs/paper (default: runs/PROFILE, or runs/PROFILE-demo for the demo corpora)")
     p.add_argument('--jobs', type=int, default=1, help='how many notebooks at a time; more than one pays with many cores or a GPU (default: %(default)s)')
     p.add_argument('--scheduler', metavar='ADDRESS', help='train on the workers of this Dask cluster: tcp://host:8786 (default: here)')
     p.add_argument('--notebooks', nargs='+', metavar='NAME', help='which, by name or number: 04 07_baselines (default: all)')
-    p = add('publish', lambda o: publish(o.run, o.aside), "copy a run's outputs into the notebooks of the repository")
-    p.add_argument('run', type=Path, help='the run folder')
+    p = add('publish', lambda o: publish(folder_of(o.run), o.aside), "copy a run's outputs into the notebooks of the repository")
+    p.add_argument('run', help='the run folder, or its address in a store')
     p.add_argument('--aside', metavar='NAME', help='only its results, into nbs/results/NAME: a run beside the published one')
     _use(add)
     p = add('report', _report, "print a run's results as Markdown; of two runs, where they differ")
-    p.add_argument('runs', type=Path, nargs='+', metavar='RUN', help='one or two folders of runs, such as runs/quick or nbs/results')
+    p.add_argument('runs', nargs='+', metavar='RUN', help='one or two folders of runs, such as runs/quick or nbs/results, or addresses in a store')
     data = commands.add_parser('data', help='check or get corpora').add_subparsers(required=True, metavar='COMMAND')
     p = add('check', _check, 'what is there, what is missing, what is odd', data)
     p.add_argument('folder', nargs='?', type=Path, help='folder of corpora (default: EMONB_DATA or data/)')
@@ -197,8 +200,9 @@ def _export(o): _of('export').export_onnx(_of('recognizer').load_recognizer(o.mo
 # %% ../nbs/15_reproduce.ipynb #c38cfef9
 def _report(o):
     if len(o.runs) > 2: raise EmonbError('report: compares two runs at most; give one or two folders')
-    if len(o.runs) == 1: return print(_of('results').report(o.runs[0]), end='')
-    differs = _of('runs').compare_runs(*o.runs)
+    folders = [*map(folder_of, o.runs)]
+    if len(folders) == 1: return print(_of('results').report(folders[0]), end='')
+    differs = _of('runs').compare_runs(*folders)
     print(differs.round(4).to_string(index=False) if len(differs) else 'Both runs say the same.')
 
 def _check(o): print(_of('integrity').check_text(o.folder or data_dir()))

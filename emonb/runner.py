@@ -41,12 +41,17 @@ def needs() -> dict:
         needed[stem] = sorted(direct.union(*(needed[other] for other in direct)))
     return needed
 
+def _reads(code):
+    "What a notebook's code reads of earlier ones: names of predictions, and the folders of a run of which it reads all."
+    folders = dict(read_results='tables', account='work')
+    return re.findall(r"'predictions'/'(\w+)\.parquet'", code), [place for reader, place in folders.items() if re.search(rf'\b{reader}\(', code)]
+
 def waits() -> dict:
     "For each notebook, the earlier ones that must have ended before it begins: those who make the predictions that it reads, or all where it reads results or what trainings took."
     sources, waited = {stem: _code(path) for stem, path in notebooks().items()}, {}
     for stem, code in sources.items():
-        read, everything = re.findall(r"'predictions'/'(\w+)\.parquet'", code), re.search(r'\b(read_results|account)\(', code)
-        waited[stem] = {other for other in sources if other < stem and (everything or any(f".predictions('{name}'" in sources[other] for name in read))}
+        names, folders = _reads(code)
+        waited[stem] = {other for other in sources if other < stem and (folders or any(f".predictions('{name}'" in sources[other] for name in names))}
     return waited
 
 # %% ../nbs/14a_runner.ipynb #0dc2cb6d
@@ -59,10 +64,10 @@ def _parameters(path, given):
 
 def _read_back(stem, code, folder, states):
     "Checksums of the files of earlier notebooks in the run's folder that `code` reads."
-    files = [folder/'predictions'/f'{name}.parquet' for name in re.findall(r"'predictions'/'(\w+)\.parquet'", code)]
-    if 'read_results(' in code:
-        earlier = [name for other in sorted(states) if other < stem for name in states[other].get('files', {})]
-        files += [folder/'claims.csv', *(folder/name for name in earlier if name.startswith('tables/'))]
+    names, folders = _reads(code)
+    earlier = [name for other in sorted(states) if other < stem for name in states[other].get('files', {})]
+    files = [folder/'predictions'/f'{name}.parquet' for name in names] + [folder/name for name in earlier if name.split('/')[0] in folders]
+    if folders: files.append(folder/'claims.csv')
     return {file.name: checksum(file) for file in files if file.exists()}
 
 def _state_key(stem, parameters, fingerprint, folder, states):
@@ -139,8 +144,9 @@ def _without_progress(path): # bars were shown when they moved; kept, they would
 # %% ../nbs/14a_runner.ipynb #ac10b172
 class _Progress:
     "What of a run has begun and ended; parameters as in `run_notebooks`."
-    def __init__(self, paths, folder, given, fingerprint, kind, jobs):
-        self.paths, self.folder, self.given, self.fingerprint, self.kind, self.one_by_one = paths, folder, given, fingerprint, kind, jobs == 1
+    def __init__(self, paths, folder, given, fingerprint, kind, jobs, ended):
+        self.paths, self.folder, self.given, self.fingerprint, self.kind = paths, folder, given, fingerprint, kind
+        self.one_by_one, self.ended = jobs == 1, ended
         self.needed, self.waited, self.outcomes = needs(), waits(), {}
 
     def broken(self, stem): # what it needs and cannot have
@@ -169,6 +175,7 @@ class _Progress:
         self.outcomes[stem] = state = {'key': key, **state}
         write_manifest(self.folder, notebooks={**read_manifest(self.folder).get('notebooks', {}), stem: state})
         print('done before' if again else f"{state['status']:<7} {state.get('seconds', 0):7.1f} s  {state['error'] or ''}", flush=True)
+        if not again: self.ended()
         for other in [other for other in self.outcomes if self.outcomes[other]['status'] == 'done' and self.broken(other)]:
             _forget(self.folder, other, self.outcomes[other])
             self.end(other, None, dict(status='skipped', error=f'needs {self.broken(other)}, which did not end well'))
@@ -194,10 +201,11 @@ def run_notebooks(
     given: dict,   # parameters for those that have them
     fingerprint,   # JSON-able: what the corpora are
     kind: str,     # of device: 'cpu' or 'cuda'
-    jobs: int = 1  # how many at a time
+    jobs: int = 1, # how many at a time
+    ended=lambda: None # called when one has ended, and at the end
 ) -> dict:         # name → state, as the manifest has it: status ('done', 'failed' or 'skipped'), error, seconds, made, commit, files, key
     "Run each notebook that is not done and whose needs did not fail; note each outcome in the manifest at once."
-    progress, running, started, pool = _Progress(paths, folder, given, fingerprint, kind, jobs), {}, [], ThreadPoolExecutor(jobs)
+    progress, running, started, pool = _Progress(paths, folder, given, fingerprint, kind, jobs, ended), {}, [], ThreadPoolExecutor(jobs)
     try:
         while len(progress.outcomes) < len(paths):
             busy = {stem for stem, _ in running.values()}
@@ -213,4 +221,5 @@ def run_notebooks(
             with contextlib.suppress(OSError, AttributeError, TypeError): kernel.provisioner.process.kill()
         pool.shutdown(cancel_futures=True)
     _only_known_claims(folder, read_manifest(folder).get('notebooks', {}))
+    ended()
     return progress.outcomes

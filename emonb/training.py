@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['checkpoint_seconds', 'Dataset', 'Settings', 'Rows', 'standardised', 'batches', 'write_checkpoint', 'read_checkpoint',
-           'DivergedError', 'Fitted', 'fit', 'windows', 'pair_max', 'made_of']
+           'DivergedError', 'Fitted', 'fit', 'windows', 'pair_max', 'network_of', 'made_of']
 
 # %% ../nbs/06_training.ipynb #c1c4f890
 import contextlib, ctypes, dataclasses, functools, hashlib, inspect, json, os, platform, time, warnings
@@ -319,8 +319,8 @@ def pair_max(
 # %% ../nbs/06_training.ipynb #34bcfa8a
 _source = functools.cache(inspect.getsource) # which takes a millisecond, for some sixty functions a training
 
-def _network(build, seed):
-    "What a network is."
+def network_of(build: Callable, seed: int) -> list:
+    "What a network is, as `made_of` takes it: its layers, their code and settings, a checksum of its first weights."
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         network = build()
@@ -332,12 +332,12 @@ def _network(build, seed):
     return [repr(network), sorted(map(_source, functions)), plain, _checksum(network.state_dict(), ''),
             [p.requires_grad for p in network.parameters()]]
 
-def made_of(experiment: str, build: Callable, key, data: Dataset, split: Split, settings: Settings, snapshots=()) -> dict:
-    "All that a training's result depends on, JSON-able; parameters as in `fit`, and `key`, which says what the inputs are."
+def made_of(experiment: str, network: list, key, data: Dataset, split: Split, settings: Settings, snapshots=()) -> dict:
+    "All that a training's result depends on, JSON-able; parameters as in `fit`, but for `network_of` its network, and `key`, which says what the inputs are."
     engine = (Rows.__init__, Rows.__getitem__, standardised, batches, _optimiser, _learn, _log_probabilities, _Training.__init__, _Training.close_epoch,
               _trained, fit, windows, _PairMax.forward, _PairMax.backward)
     content = hashlib.blake2b(data.labels.tobytes() + split.part.astype('U5').tobytes(), digest_size=16)
     if data.clips is not None: content.update(data.clips.tobytes())
     return dict(experiment=experiment, key=key, rows=content.hexdigest(), seed=split.seed, settings=settings, snapshots=list(snapshots),
-                network=_network(build, split.seed), code=[_source(each) for each in engine],
+                network=network, code=[_source(each) for each in engine],
                 hardware=[str(each) for each in _hardware(settings)])

@@ -21,7 +21,7 @@ table = pd.DataFrame(dict(corpus='noise', clip=[str(n) for n in range(40)], star
 
 def counted(make, data=data, **settings):
     made = Job('x', make, 'noise', data, None, [split, split], 'paper', Settings(epochs=3, **{'device': 'cpu', 'precision': 'float32', **settings}), (1, 2))
-    one, other = operations(made)
+    (one, other), = operations([made])
     assert one == other
     return one
 
@@ -79,12 +79,12 @@ def test_the_callers_random_numbers_are_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize('most, workers, jobs, expected', [(None, '3', 5, 3), (None, '3', 2, 2), (1, '3', 5, 1), (None, '3', 0, 1), (6, '9', 8, 6)])
-def test_processes_are_as_many_as_the_jobs_device_allows(most, workers, jobs, expected, monkeypatch):
+@pytest.mark.parametrize('on_gpu, workers, jobs, expected', [(False, '3', 5, 3), (False, '3', 2, 2), (False, '3', 0, 1), (False, '9', 8, 8), (True, '9', 8, 6), (True, '9', 1, 1)])
+def test_processes_are_as_many_as_the_jobs_device_allows(on_gpu, workers, jobs, expected, monkeypatch):
     monkeypatch.setenv('EMONB_WORKERS', workers)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True) # a GPU that nobody asks for changes nothing
     monkeypatch.setattr(experiments, 'spread', lambda do, jobs: joblib.parallel.get_active_backend()[1])
-    assert experiments._side_by_side(None, [()]*jobs, most) == expected
+    assert experiments._side_by_side(None, [()]*jobs, on_gpu) == expected
 
 def test_a_study_of_settings_is_trained_in_one_go_on_a_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(experiments, '_on_gpu', lambda settings: True) # it computes on the CPU all the same
@@ -126,7 +126,7 @@ def test_the_account_counts_anew_what_was_trained_before(monkeypatch, tmp_path):
     run_jobs([job])
     kept, = (cache_dir()/'experiments').glob('*/work.json')
     assert [*json.loads(kept.read_text())] == ['seconds']
-    monkeypatch.setattr(experiments, 'operations', lambda job: [7.])
+    monkeypatch.setattr(experiments, 'operations', lambda jobs: [[7.]])
     run_jobs([job])
     first, second = map(json.loads, (tmp_path/'work.jsonl').read_text().splitlines())
     assert first['operations'] > 1e8 and second == dict(first, operations=7.)

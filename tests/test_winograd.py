@@ -2,7 +2,7 @@
 import numpy as np, pytest, torch
 
 from emonb import cnns, winograd
-from emonb.training import made_of, Dataset, Settings
+from emonb.training import made_of, network_of, Dataset, Settings
 from emonb.protocols import Split
 
 
@@ -111,7 +111,7 @@ def test_where_squares_are_taken():
 @pytest.mark.parametrize('layer, network', [('FullHeight', 'R2'), ('Square', 'S1')])
 def test_kept_results_depend_on_the_code(monkeypatch, layer, network):
     data, part = Dataset(np.zeros((4, 2, 64, 64), np.float32), np.zeros(4, np.int64)), Split('paper', 0, 0, *map(np.array, ([0, 1], [2], [3])), 4)
-    known = lambda: made_of(network, lambda: cnns.build(cnns.specs[network]), '', data, part, Settings())
+    known = lambda: made_of(network, network_of(lambda: cnns.build(cnns.specs[network]), part.seed), '', data, part, Settings())
     before, kind = known(), getattr(cnns, layer)
     monkeypatch.setattr(kind, 'made_with', kind.made_with[1:])
     assert known() != before

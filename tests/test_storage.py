@@ -1,0 +1,105 @@
+"Runs in a store: another machine goes on, what is damaged there is made again, and what cannot be reached is said."
+import errno, json
+from pathlib import Path
+
+import nbformat, pandas as pd, pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from emonb import reproduce as driver
+from emonb.core import EmonbError, Run, checksum, read_manifest, write_manifest
+from emonb.storage import StoredRun, folder_of
+from tests.test_core import s3
+from tests.test_reproduce import count, house, notebook, times, writes
+from tests.test_results import row
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    "Another machine has another cache."
+    return lambda name: monkeypatch.setenv('EMONB_CACHE', str(tmp_path/name))
+
+@pytest.fixture
+def stored(house, tmp_path):
+    "A run of two small rooms in a store: where it is there."
+    nbformat.write(notebook('d', count.format('d'), writes), house/'03_d.ipynb')
+    return tmp_path/'store'/'out'
+
+def ran(address): return driver.reproduce('smoke', output=str(address), only=['00', '03'])
+
+def kept(folder): return {file.relative_to(folder).as_posix(): checksum(file) for file in Path(folder).rglob('[!.]*') if file.is_file()}
+
+
+@pytest.mark.filterwarnings('ignore:datetime.datetime.utcnow')
+@pytest.mark.parametrize('kind', ['file', 's3'])
+def test_another_machine_goes_on(kind, stored, house, machine, request, capsys):
+    if kind == 's3': request.getfixturevalue('s3')
+    address = dict(file=f'file://{stored}', s3='s3://emonb/runs/out')[kind]
+    machine('one'); assert driver.reproduce('smoke', output=address, only=['00']) == 0
+    machine('two'); assert ran(address) == 0
+    assert times(house, 'a') == times(house, 'd') == 1 and f'results in {address}' in capsys.readouterr().out
+    machine('three'); assert ran(address) == 0
+    assert times(house, 'a') == times(house, 'd') == 1
+    folder = folder_of(address)
+    assert pd.read_csv(folder/'claims.csv').verdict.tolist() == ['partly'] and pd.read_csv(folder/'tables'/'d.csv').x.tolist() == [5]
+    assert {'notebooks/00_a.ipynb', 'notebooks/03_d.ipynb', 'claims/03_d.csv'} <= kept(folder).keys()
+
+@pytest.mark.fault('a damaged store', 3)
+@pytest.mark.parametrize('damage', ['changed', 'missing', 'emptied'])
+def test_what_is_damaged_is_made_again(stored, house, machine, damage):
+    machine('one'); ran(f'file://{stored}')
+    table = stored/'tables'/'d.csv'
+    good = table.read_bytes()
+    if damage == 'missing': table.unlink()
+    else: table.write_bytes(b'x\n6\n' if damage == 'changed' else b'')
+    machine('two')
+    with pytest.raises(EmonbError, match=r'lacks tables/d.csv and 0 more'), pytest.warns(UserWarning, match='damaged or gone'): folder_of(f'file://{stored}')
+    with pytest.warns(UserWarning, match='d.csv: is damaged or gone'): assert ran(f'file://{stored}') == 0
+    assert (times(house, 'a'), times(house, 'd')) == (1, 2) and table.read_bytes() == good
+    machine('three'); assert ran(f'file://{stored}') == 0 and times(house, 'd') == 2
+
+@pytest.mark.fault('a store that fails')
+def test_a_store_that_fails_costs_nothing_that_was_done(stored, house, machine, monkeypatch, capsys):
+    machine('one')
+    def fails(*_): raise OSError(errno.EACCES, 'Permission denied')
+    with monkeypatch.context() as broken:
+        broken.setattr(LocalFileSystem, 'put_file', fails)
+        assert driver.main(['reproduce', '--profile', 'smoke', '--output', f'file://{stored}', '--notebooks', '00', '03']) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith(f'emonb: file://{stored}: cannot be used') and said.endswith('what was finished is kept')
+    assert ran(f'file://{stored}') == 0 and times(house, 'a') == 1
+    machine('two'); assert ran(f'file://{stored}') == 0 and times(house, 'a') == 1
+
+def test_what_a_run_no_longer_says_goes(stored, house, machine):
+    machine('one'); ran(f'file://{stored}')
+    assert (stored/'tables'/'d.csv').exists() and (stored/'claims.csv').exists()
+    nbformat.write(notebook('d', '1/0'), house/'03_d.ipynb')
+    assert ran(f'file://{stored}') == 1
+    assert {name for name in kept(stored) if 'd' in Path(name).stem.split('_')} == {'notebooks/03_d.ipynb'}
+    machine('two'); assert not (StoredRun(f'file://{stored}').fetch()/'claims.csv').exists()
+
+@pytest.mark.fault('a path that leads elsewhere')
+@pytest.mark.parametrize('manifest', ['{"notebooks": {"00_a": {"files": {"../../escaped.txt": "1"}}}}', '{"notebooks": {"00_a": {"files": {"/tmp/escaped.txt": "1"}}}}',
+                                      'no JSON', '[]', '{"notebooks": 7}', '{"notebooks": {"00_a": {"files": 7}}}'])
+def test_a_manifest_that_cannot_be_true_is_refused(tmp_path, machine, manifest):
+    machine('one'); (tmp_path/'store'/'out').mkdir(parents=True)
+    (tmp_path/'store'/'escaped.txt').write_text('!'); (tmp_path/'store'/'out'/'manifest.json').write_text(manifest)
+    with pytest.raises(EmonbError, match='out/manifest.json: is damaged'): StoredRun(f"file://{tmp_path/'store'/'out'}").fetch()
+    assert not list((tmp_path/'one').rglob('escaped*'))
+
+@pytest.mark.parametrize('address, said', [('s3://', 'names no place in the store'), ('nothing://x/y', 'cannot be used')])
+def test_an_address_that_is_none_is_one_clear_line(address, said, capsys):
+    assert driver.main(['reproduce', '--profile', 'smoke', '--output', address, '--notebooks', '00']) == 1
+    assert capsys.readouterr().err.startswith(f'emonb: {address}: {said}')
+
+def test_a_stored_run_is_reported_as_its_folder_is(tmp_path, machine, capsys):
+    machine('one')
+    address = f"file://{tmp_path/'store'/'quick'}"
+    assert driver.main(['report', address]) == 1 and 'holds no run' in capsys.readouterr().err
+    made = StoredRun(address)
+    Run(made.folder).claims('08_cnns', pd.DataFrame([row()]))
+    write_manifest(made.folder, notebooks={'08_cnns': dict(status='done', made='2026', files={'claims/08_cnns.csv': checksum(made.folder/'claims'/'08_cnns.csv')})})
+    made.send()
+    machine('two')
+    assert driver.main(['report', address]) == 0
+    there = capsys.readouterr().out
+    assert driver.main(['report', str(made.folder)]) == 0 and capsys.readouterr().out == there and 'table4.R1.test' in there
