@@ -34,8 +34,8 @@ class StoredRun:
     def fetch(self) -> Path: # the folder
         "Bring the folder to where the store is. Raises `EmonbError` where the store cannot be reached, or its manifest is damaged."
         theirs, ours = self._manifest(), read_manifest(self.folder)
-        made = lambda stem: _states(theirs).get(stem, {}).get('made', '')
-        later = {stem: state for stem, state in _states(ours).items() if state.get('made', '') > made(stem)}
+        made = lambda manifest, stem: str(_states(manifest).get(stem, {}).get('made', ''))
+        later = {stem: state for stem, state in _states(ours).items() if made(ours, stem) > made(theirs, stem)}
         manifest = {**theirs, 'notebooks': {**_states(theirs), **later}}
         wanted, self.there = _files(manifest), _files(theirs)
         with explained(self.folder):
@@ -87,6 +87,7 @@ def folder_of(run) -> Path:
     "The folder of a run, brought here first where it is in a store. Raises `EmonbError` where the store has none, or not all of it."
     if not in_store(run): return Path(run)
     stored = StoredRun(str(run), 'read')
+    (stored.folder/'manifest.json').unlink(missing_ok=True) # what was read before does not count
     folder = stored.fetch()
     wanted = _files(read_manifest(folder))
     if not wanted: raise EmonbError(f'{run}: holds no run; give the address that emonb reproduce --output was given')
