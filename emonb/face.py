@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 
 from .audio import AudioError
 from .core import EmonbError, cached, data_dir, digest, progress, shown
+from .data import content_digest
 from .paper import emotions
 from .readers import _spellings
 
@@ -185,10 +186,9 @@ def face_frames(
     clips = clips[clips.video != '']
     times = None if at is None else {clip: sorted(part.tolist()) for clip, part in at.groupby(level=0)}
     if at is not None: clips = clips[clips['clip'].isin(times)]
-    status = [Path(video).stat() for video in clips.video]
     is_file = detector not in ('haar', 'whole') and Path(detector).is_file()
     model = hashlib.sha256(Path(detector).read_bytes()).hexdigest() if is_file else detector
-    key = dict(clips=clips['clip'].tolist(), files=[(each.st_size, each.st_mtime_ns) for each in status], size=size,
+    key = dict(clips=clips['clip'].tolist(), files=content_digest(clips.video.tolist()), size=size,
                frames=frames, times=times, detector=model, code=_code(), opencv=cv2.__version__)
 
     def make(folder):
@@ -262,9 +262,9 @@ def image_faces(
                             and file.suffix.lower() in {'.jpg', '.jpeg', '.png', '.bmp'})
     if not files:
         raise EmonbError(f'{shown(folder)}: holds no fer2013.csv and no pictures in folders named after emotions; check it')
-    status = [(file.relative_to(folder), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     code = [*_code(), inspect.getsource(_from_files), inspect.getsource(_from_csv)]
+    key = dict(names=[file.relative_to(folder) for file in files], files=content_digest(files), size=size, code=code, opencv=cv2.__version__)
     make = lambda out: _store_images(_from_csv(files[0]) if lists else _from_files(folder, files), size, out)
-    rows, pictures, left_out = _opened(cached('faces', dict(files=status, size=size, code=code, opencv=cv2.__version__), make), size)
+    rows, pictures, left_out = _opened(cached('faces', key, make), size)
     where = dict(frame=0, start=0., x=0, y=0, width=size, height=size, found=True)
     return Faces(rows.assign(clip=folder.name + '/' + rows['clip'], corpus=folder.name, speaker='', **where), pictures, left_out)

@@ -9,7 +9,7 @@ __all__ = ['reproduce', 'publish', 'main']
 import argparse, contextlib, importlib, os, shutil, sys
 from pathlib import Path
 
-from .core import (EmonbError, cache_dir, cached, checksum, data_dir, digest, explained, get_profile, pick_device, profiles,
+from .core import (EmonbError, cache_dir, data_dir, digest, explained, get_profile, pick_device, profiles,
                         provenance, read_manifest, root, runs_dir, shown, write_manifest, writers_lock)
 from .runner import notebooks, run_notebooks
 from .storage import StoredRun, folder_of, in_store
@@ -38,16 +38,12 @@ def _alone(path):
 
 def _reached(scheduler): _of('cluster').connect(scheduler) # before anything is computed for it
 
-def _film_digest(paths):
-    "A digest of the content of films; as long as their sizes and dates stay the same, they are not read again."
-    from joblib import Parallel, delayed
-    known = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths if path]
-    def make(folder): (folder/'checksums.txt').write_text('\n'.join(Parallel(-1, prefer='threads')(delayed(checksum)(path) for path, *_ in known)))
-    return digest((cached('films', known, make)/'checksums.txt').read_text()) if known else None
-
 def _fingerprints(corpora):
     "Number of clips and a digest of names, labels, sound and films, for each corpus."
-    return {name: dict(clips=len(part), fingerprint=digest([part.drop(columns=['path', 'video']).values, _film_digest(part.video)]))
+    def filmed(part): # None where nothing was
+        films = [path for path in part.video if path]
+        return _of('data').content_digest(films) if films else None
+    return {name: dict(clips=len(part), fingerprint=digest([part.drop(columns=['path', 'video']).values, filmed(part)]))
             for name, part in _of('demo').open_corpora(corpora, 'quick').groupby('corpus')} # whole, whatever the profile
 
 # %% ../nbs/15_reproduce.ipynb #1d1dd5e0

@@ -21,8 +21,8 @@ def _states(manifest): return manifest.get('notebooks', {})
 def _files(manifest): # name → checksum, of what its notebooks wrote
     return {name: sum for state in _states(manifest).values() for name, sum in (state.get('files') or {}).items()}
 
-class StoredRun:
-    "A run at an address of a store, and its folder on this machine."
+class _Place:
+    "An address of a store, and a folder on this machine."
     def __init__(self, address: str, use: str = 'run'): # use: one that reads does not disturb one that runs
         import fsspec
         self.address = address.rstrip('/')
@@ -31,6 +31,31 @@ class StoredRun:
         self.there = {} # name → checksum, of what the store has
         with reaching(self.address): self.files, self.base = fsspec.core.url_to_fs(self.address)
 
+    def _manifest(self): # the store's; empty where there is none
+        with reaching(self.address):
+            self.files.invalidate_cache() # of listings: another machine may have written
+            if not self.files.exists(f'{self.base}/manifest.json'): return {}
+            text = self.files.cat_file(f'{self.base}/manifest.json')
+        try:
+            found = json.loads(text)
+            if not all((self.folder/name).resolve().is_relative_to(self.folder.resolve()) for name in _files(found)): raise ValueError('a path leads elsewhere')
+        except (ValueError, TypeError, AttributeError) as error:
+            raise EmonbError(f'{self.address}/manifest.json: is damaged ({error}); delete it and run again') from error
+        return found
+
+    def _has(self, name, sum): return (self.folder/name).is_file() and checksum(self.folder/name) == sum
+
+    def _get(self, name, sum):
+        with reaching(self.address, errno.ENOSPC, errno.EDQUOT), contextlib.suppress(FileNotFoundError):
+            write_whole(self.folder/name, lambda file: self.files.get_file(f'{self.base}/{name}', str(file)))
+        if self._has(name, sum): return
+        warnings.warn(f'{self.address}/{name}: is damaged or gone, and does not count', stacklevel=3)
+        (self.folder/name).unlink(missing_ok=True)
+        del self.there[name]
+
+# %% ../nbs/14b_storage.ipynb #14b0c1a5
+class StoredRun(_Place):
+    "A run at an address of a store, and its folder on this machine."
     def fetch(self) -> Path: # the folder
         "Bring the folder to where the store is. Raises `EmonbError` where the store cannot be reached, or its manifest is damaged."
         theirs, ours = self._manifest(), read_manifest(self.folder)
@@ -59,28 +84,6 @@ class StoredRun:
             for name in self.there.keys() - now.keys():
                 with contextlib.suppress(FileNotFoundError): self.files.rm_file(f'{self.base}/{name}')
         self.there = now
-
-    def _manifest(self): # the store's; empty where there is none
-        with reaching(self.address):
-            self.files.invalidate_cache() # of listings: another machine may have written
-            if not self.files.exists(f'{self.base}/manifest.json'): return {}
-            text = self.files.cat_file(f'{self.base}/manifest.json')
-        try:
-            found = json.loads(text)
-            if not all((self.folder/name).resolve().is_relative_to(self.folder.resolve()) for name in _files(found)): raise ValueError('a path leads elsewhere')
-        except (ValueError, TypeError, AttributeError) as error:
-            raise EmonbError(f'{self.address}/manifest.json: is damaged ({error}); delete it and run again') from error
-        return found
-
-    def _has(self, name, sum): return (self.folder/name).is_file() and checksum(self.folder/name) == sum
-
-    def _get(self, name, sum):
-        with reaching(self.address, errno.ENOSPC, errno.EDQUOT), contextlib.suppress(FileNotFoundError):
-            write_whole(self.folder/name, lambda file: self.files.get_file(f'{self.base}/{name}', str(file)))
-        if self._has(name, sum): return
-        warnings.warn(f'{self.address}/{name}: is damaged or gone, and does not count', stacklevel=3)
-        (self.folder/name).unlink(missing_ok=True)
-        del self.there[name]
 
 # %% ../nbs/14b_storage.ipynb #1506b0ae
 def folder_of(run) -> Path:

@@ -140,6 +140,17 @@ def test_rows_that_are_no_face(tmp_path):
     faces = image_faces(tmp_path/'fer2013')
     assert len(faces.table) == 3 and len(faces.left_out) == 4 and faces.left_out.problem.str.contains('line 3').any()
 
+def test_dates_of_pictures_do_not_count(tmp_path, monkeypatch):
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
+    (tmp_path/'mine'/'angry').mkdir(parents=True)
+    file = tmp_path/'mine'/'angry'/'1.png'
+    cv2.imwrite(str(file), np.full((20, 30, 3), 10, np.uint8))
+    first = image_faces(tmp_path/'mine')
+    os.utime(file, (1, 1))
+    assert image_faces(tmp_path/'mine').pictures.filename == first.pictures.filename
+    cv2.imwrite(str(file), np.full((20, 30, 3), 11, np.uint8))
+    assert image_faces(tmp_path/'mine').pictures.filename != first.pictures.filename
+
 def test_class_folders(tmp_path):
     for n, name in enumerate(('angry', 'Happy', 'surprised', 'fear', 'background')):
         (tmp_path/'mine'/'train'/name).mkdir(parents=True)
