@@ -21,6 +21,7 @@ def _states(manifest): return manifest.get('notebooks', {})
 def _files(manifest): # name → checksum, of what its notebooks wrote
     return {name: sum for state in _states(manifest).values() for name, sum in (state.get('files') or {}).items()}
 
+# %% ../nbs/14b_storage.ipynb #14b0c1a6
 class _Place:
     "An address of a store, and a folder on this machine."
     def __init__(self, address: str, use: str = 'run'): # use: one that reads does not disturb one that runs
