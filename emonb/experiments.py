@@ -126,7 +126,7 @@ def _merged(blocks): # as `_trained` takes them
 
 def _side_by_side(do, jobs, on_gpu):
     "`spread`, in processes of one core each; six share a GPU, which one of them keeps busy while others make and store networks."
-    threads, workers = torch.get_num_threads(), int(os.environ.get('EMONB_WORKERS') or (1 if 'IN_TEST' in os.environ else os.cpu_count()))
+    threads, workers = torch.get_num_threads(), int(os.environ.get('EMONB_WORKERS') or (1 if 'IN_TEST' in os.environ else joblib.cpu_count())) # as many cores as a container lets it have
     torch.set_num_threads(1)
     try:
         with joblib.parallel_config(n_jobs=max(1, min(workers, len(jobs), 6 if on_gpu else workers))): return spread(do, jobs)

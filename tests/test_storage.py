@@ -9,6 +9,7 @@ from emonb import reproduce as driver
 from emonb.core import EmonbError, Run, checksum, write_manifest
 from emonb.storage import StoredRun, folder_of
 from tests.test_core import s3
+from tests.test_faults import family, finish, furnished, kill, results, start, waited
 from tests.test_reproduce import count, house, notebook, times, writes
 from tests.test_results import row
 
@@ -68,6 +69,18 @@ def test_a_store_that_fails_costs_nothing_that_was_done(stored, house, machine, 
     assert said.startswith(f'emonb: file://{stored}: cannot be used') and said.endswith('what was finished is kept')
     assert ran(f'file://{stored}') == 0 and times(house, 'a') == 1
     machine('two'); assert ran(f'file://{stored}') == 0 and times(house, 'a') == 1
+
+@pytest.mark.fault('a machine that is lost, its run in a store')
+def test_a_machine_that_is_lost_takes_no_notebook_with_it(tmp_path):
+    house, there = furnished(tmp_path), tmp_path/'store'/'run'
+    assert finish(house, 'here', 'undisturbed')[0] == 0
+    first = start(house, 'nowhere', 'first', '--output', f'file://{there}')
+    waited(lambda: (there/'manifest.json').exists() and '00_list' in (there/'manifest.json').read_text(), first)
+    kill(family(first)); first.communicate()
+    second = start(house, 'nowhere', 'second', '--output', f'file://{there}')
+    said, _ = second.communicate(timeout=300)
+    assert second.returncode == 0 and said.count('done before') == 1
+    assert results(house, 'store/run') == results(house, 'here') and len(results(house, 'here')) == 4
 
 def test_what_a_run_no_longer_says_goes(stored, house, machine):
     machine('one'); ran(f'file://{stored}')
