@@ -75,9 +75,9 @@ def _compute(clips, hop, device, folder):
     from joblib import Parallel, delayed
     count, hop_samples, threads = len(chunk_table(clips, hop)), round(hop*sample_rate), torch.get_num_threads()
     jobs = [delayed(_clip_features)(path, digest, hop_samples, device) for path, digest in zip(clips.path, clips.digest)]
-    own = dict(prefer='threads') if len(jobs) < 500 or device != 'cpu' else {} # processes take seconds to start; more than a few threads wait for each other
+    prefer = 'threads' if len(jobs) < 500 or device != 'cpu' else 'processes' # which take seconds to start; but more than a few threads wait for each other
     try:
-        with open(folder/'spectrograms.npy', 'wb') as pictures, open(folder/'handbuilt.npy', 'wb') as numbers, Parallel(-1, **own) as side_by_side:
+        with open(folder/'spectrograms.npy', 'wb') as pictures, open(folder/'handbuilt.npy', 'wb') as numbers, Parallel(-1, prefer=prefer) as side_by_side:
             _append(pictures, (count, 2, 64, 64)); _append(numbers, (count, len(handbuilt_names)))
             for first in progress(range(0, len(jobs), 64), 'features'): # no more in memory than a slow disk has taken
                 for spectrograms, values in side_by_side(jobs[first:first + 64]): spectrograms.tofile(pictures); values.tofile(numbers)

@@ -304,7 +304,7 @@ def read_manifest(path: Path) -> dict:
     try: return json.loads(file.read_text()) if file.exists() else {}
     except ValueError as error: raise EmonbError(f'{shown(file)}: is damaged ({error}); delete it and run again') from error
 
-def write_manifest(path: Path, **entries):
+def write_manifest(path: Path, /, **entries):
     "Add `entries` to the manifest of the run folder `path`."
     text = json.dumps({**read_manifest(path), **entries}, indent=1, default=_plain)
     write_whole(Path(path)/'manifest.json', lambda file: file.write_text(text))

@@ -60,7 +60,7 @@ def run_jobs(
     jobs: list # of `Job`
 ) -> list:     # for each job a list of `Experiment`, one a split
     """Trained at the first call, the cache's content after that; what was killed goes on. Trainings of all jobs run side by
-    side: EMONB_WORKERS processes of one core each (all cores), or a cluster (06b_cluster); on a GPU, replicas of a network in one process. Errors as in `fit` and `spread`."""
+    side: EMONB_WORKERS processes of one core each (all cores), or a cluster (06b_cluster); on a GPU six processes, all replicas of a network in one. Errors as in `fit` and `spread`."""
     keys, asked, together, apart = _keys(jobs), set(), [], []
     for job, names in zip(jobs, keys):
         missing = [(split, key) for split, key in zip(job.splits, names) if digest(key) not in asked and not _is_there(key)]

@@ -78,7 +78,7 @@ def reproduce(
         with _alone(path):
             if stored: stored.fetch()
             write_manifest(path, profile=profile, parameters=given, corpora=counts, **provenance())
-            states = run_notebooks(paths, path, given, counts, kind, jobs, *([stored.send] if stored else []))
+            states = run_notebooks(paths, path, given, counts, kind, jobs, stored.send if stored else lambda: None)
     _summary(path, output or shown(path), states)
     return sum(state['status'] != 'done' for state in states.values())
 

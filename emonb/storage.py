@@ -64,9 +64,12 @@ class StoredRun(_Place):
         later = {stem: state for stem, state in _states(ours).items() if made(ours, stem) > made(theirs, stem)}
         manifest = {**theirs, 'notebooks': {**_states(theirs), **later}}
         wanted, self.there = _files(manifest), _files(theirs)
+        with reaching(self.address):
+            if self.files.exists(f'{self.base}/claims.csv'): self.there['claims.csv'] = None # no notebook's, and made anew here
+        kept = {self.folder/name for name in (*wanted, 'manifest.json')}
         with explained(self.folder):
             for file in self.folder.rglob('[!.]*'):
-                if file.is_file() and file.relative_to(self.folder).as_posix() not in (*wanted, 'manifest.json'): file.unlink()
+                if file.is_file() and file not in kept: file.unlink()
         for name, sum in wanted.items():
             if not self._has(name, sum) and name in self.there: self._get(name, sum)
         write_manifest(self.folder, **manifest)
@@ -75,11 +78,11 @@ class StoredRun(_Place):
 
     def send(self):
         "Bring the store to where the folder is. Raises `EmonbError` where it cannot be reached."
-        now = _files(read_manifest(self.folder))
+        now = {name: sum for name, sum in _files(read_manifest(self.folder)).items() if (self.folder/name).exists()}
+        if (claims := self.folder/'claims.csv').exists(): now['claims.csv'] = checksum(claims)
         new = [name for name, sum in now.items() if self.there.get(name) != sum]
         with reaching(self.address):
-            for name in (*new, 'claims.csv', 'manifest.json'):
-                if not (self.folder/name).exists(): continue
+            for name in (*new, 'manifest.json'):
                 self.files.makedirs(os.path.dirname(f'{self.base}/{name}'), exist_ok=True)
                 self.files.put_file(str(self.folder/name), f'{self.base}/{name}')
             for name in self.there.keys() - now.keys():

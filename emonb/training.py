@@ -333,7 +333,7 @@ def network_of(build: Callable, seed: int) -> list:
             [p.requires_grad for p in network.parameters()]]
 
 def made_of(experiment: str, network: list, key, data: Dataset, split: Split, settings: Settings, snapshots=()) -> dict:
-    "All that a training's result depends on, JSON-able; parameters as in `fit`, but for `network_of` its network, and `key`, which says what the inputs are."
+    "All that a training's result depends on, JSON-able; parameters as in `fit`, but `network` as `network_of` gives it, and `key`, which says what the inputs are."
     engine = (Rows.__init__, Rows.__getitem__, standardised, batches, _optimiser, _learn, _log_probabilities, _Training.__init__, _Training.close_epoch,
               _trained, fit, windows, _PairMax.forward, _PairMax.backward)
     content = hashlib.blake2b(data.labels.tobytes() + split.part.astype('U5').tobytes(), digest_size=16)
