@@ -61,6 +61,9 @@ def test_a_run_is_opened_with_the_profile_that_was_asked_for(path):
     code = '\n'.join(map(source, cells(path)))
     assert 'start_run(run' not in code or 'get_profile(profile)' in code
 
+@each_notebook
+def test_a_run_leaves_nothing_among_the_temporary_files(path): assert not any('mkdtemp()' in source(cell) for cell in cells(path))
+
 @each_module
 def test_modules_stay_small(path): assert len(path.read_text().splitlines()) <= 350
 
