@@ -11,6 +11,7 @@ import numpy as np, pandas as pd, torch
 
 from emonb import fused
 from emonb.cnns import build, cost, specs
+from emonb.performance import copies
 from emonb.protocols import Split
 from emonb.replicas import Replicas
 from emonb.training import Dataset, Settings, _hardware, _learn, _Training, batches, standardised
@@ -65,17 +66,10 @@ def speed(name, replicas, rows, settings):
     print(f"  one after another takes {spread([a/b for a, b in zip(times['apart'], times['together'])])} times as long")
     if device.type == 'cuda': print(f'  memory at most {torch.cuda.max_memory_allocated()/2**30:.1f} GiB'); torch.cuda.reset_peak_memory_stats()
 
-def bandwidth():
-    "Bytes a second that a copy on the GPU reads and writes."
-    a, b = torch.empty(2, 2**31, dtype=torch.uint8, device='cuda')
-    def work(): b.copy_(a); torch.cuda.synchronize()
-    work()
-    return 2**32/min(timed(work, time.perf_counter) for _ in range(5))
-
 def steps(rows=1280):
     "ms a step of each network, three ways, and what its products alone would take."
     data = Dataset(np.random.default_rng(0).normal(size=(rows, 2, 64, 64)).astype(np.float32), np.arange(rows) % 7)
-    (peak, products), copied, found = product(torch.bfloat16, torch.device('cuda')), bandwidth(), []
+    (peak, products), copied, found = product(torch.bfloat16, torch.device('cuda')), copies(torch.device('cuda'), 2**31), []
     peak(); rate = products/min(timed(peak, time.perf_counter) for _ in range(5))
     for name, spec in specs.items():
         make = functools.partial(build, spec)

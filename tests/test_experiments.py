@@ -7,7 +7,7 @@ from emonb import experiments, replicas
 from emonb.cnns import build, cost, specs
 from emonb.core import cache_dir
 from emonb.dense import build_dense
-from emonb.experiments import Job, operations, run_jobs
+from emonb.experiments import Job, least_work, run_jobs
 from emonb.finetune import FaceNet
 from emonb.fusion import built
 from emonb.lstm import ClipLSTM
@@ -21,7 +21,7 @@ table = pd.DataFrame(dict(corpus='noise', clip=[str(n) for n in range(40)], star
 
 def counted(make, data=data, **settings):
     made = Job('x', make, 'noise', data, None, [split, split], 'paper', Settings(epochs=3, **{'device': 'cpu', 'precision': 'float32', **settings}), (1, 2))
-    (one, other), = operations([made])
+    (one, other), = least_work([made])
     assert one == other
     return one
 
@@ -34,23 +34,29 @@ def by_hand(forward, no_slope): # three epochs, two snapshots; the first layer h
 
 @pytest.mark.parametrize('name', ['R2', 'R3', 'S3', 'S4'])
 def test_operations_of_plain_products(name):
-    assert counted(functools.partial(build, specs[name])) == by_hand(cost(specs[name])['operations'], first_layer(specs[name]))
+    assert counted(functools.partial(build, specs[name]))['operations'] == by_hand(cost(specs[name])['operations'], first_layer(specs[name]))
 
 @pytest.mark.parametrize('name', ['R1', 'R5'])
 def test_operations_are_those_of_the_way_that_is_taken(name, monkeypatch):
     make, whole, first = functools.partial(build, specs[name]), cost(specs[name])['operations'], first_layer(specs[name])
     rest = whole - first
-    assert counted(make) == pytest.approx(by_hand(rest + .4*first, .4*first), rel=.03) # 06d_winograd
-    assert counted(make, precision='bfloat16') == by_hand(whole, first)
+    assert counted(make)['operations'] == pytest.approx(by_hand(rest + .4*first, .4*first), rel=.03) # 06d_winograd
+    assert counted(make, precision='bfloat16')['operations'] == by_hand(whole, first)
     monkeypatch.setattr(experiments, '_hardware', lambda settings: (torch.device('cuda'), torch.bfloat16))
-    assert counted(make) == by_hand(whole, first)
+    assert counted(make)['operations'] == by_hand(whole, first)
 
 @pytest.mark.parametrize('device, precision', [('cpu', 'float32'), ('cpu', 'bfloat16'), ('cuda', 'bfloat16')])
 def test_operations_of_a_network_with_a_memory(device, precision, monkeypatch):
     monkeypatch.setattr(experiments, '_hardware', lambda settings: (torch.device(device), getattr(torch, precision)))
     into, forward = 2*8192*4*8, 2*4*8*(8192 + 8) + 2*8*7 # 8 units with four gates each
     found = counted(lambda: ClipLSTM(8192, 8, dropout=.5), data._replace(clips=np.repeat(np.arange(10), 4)))
-    assert found == pytest.approx(by_hand(forward, into), rel=1e-3)
+    assert found['operations'] == pytest.approx(by_hand(forward, into), rel=1e-3)
+    assert found['bytes'] == 3*(24*(8192*32 + 8*32 + 2*32 + 8*7 + 7)) + (3*35 + 50)*2*64*64*(4 if precision == 'float32' else 2) # ten clips: a step an epoch
+
+@pytest.mark.parametrize('optimiser, trained', [('adamw', 24), ('sgd', 16)])
+def test_bytes_of_an_optimiser_and_of_weights_that_stay(optimiser, trained):
+    def make(): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8192, 8, bias=False).requires_grad_(False), torch.nn.Linear(8, 7, bias=False))
+    assert counted(make, optimiser=optimiser, batch=8)['bytes'] == 3*4*(4*8192*8 + trained*8*7) + (3*35 + 50)*4*8192 # 30 rows: four steps an epoch
 
 def zeros(*shape, dtype=np.float32): return np.zeros((40, *shape), dtype)
 scale = {sense: (torch.zeros(size), torch.ones(())) for sense, size in (('audio', 8192), ('face', 2304))}
@@ -64,7 +70,7 @@ scale = {sense: (torch.zeros(size), torch.ones(())) for sense, size in (('audio'
       for learn in ('all', 'last') for size in (48, 80))])
 def test_no_network_makes_tensors_that_stay_on_the_cpu(make, inputs, clips, monkeypatch):
     monkeypatch.setattr(experiments, '_hardware', lambda settings: (torch.device('cuda'), torch.bfloat16)) # computes nothing, but minds devices
-    assert counted(make, Dataset(inputs, data.labels, np.repeat(np.arange(10), 4) if clips else None), batch=5) > 1e4
+    assert counted(make, Dataset(inputs, data.labels, np.repeat(np.arange(10), 4) if clips else None), batch=5)['operations'] > 1e4
 
 def test_a_tensor_that_stays_on_the_cpu_is_seen(monkeypatch):
     class Stays(torch.nn.Linear):
@@ -126,10 +132,10 @@ def test_the_account_counts_anew_what_was_trained_before(monkeypatch, tmp_path):
     run_jobs([job])
     kept, = (cache_dir()/'experiments').glob('*/work.json')
     assert [*json.loads(kept.read_text())] == ['seconds']
-    monkeypatch.setattr(experiments, 'operations', lambda jobs: [[7.]])
+    monkeypatch.setattr(experiments, 'least_work', lambda jobs: [[dict(operations=7., bytes=5.)]])
     run_jobs([job])
     first, second = map(json.loads, (tmp_path/'work.jsonl').read_text().splitlines())
-    assert first['operations'] > 1e8 and second == dict(first, operations=7.)
+    assert first['operations'] > 1e8 and second == dict(first, operations=7., bytes=5.)
 
 def test_who_trains_takes_the_precision_that_stands_in_the_key(monkeypatch):
     told = []
