@@ -258,7 +258,7 @@ def test_help_and_import_are_quick():
 @pytest.mark.data
 @pytest.mark.skipif(not os.environ.get('EMONB_DATA'), reason='EMONB_DATA is not set')
 def test_every_notebook_runs_on_the_real_recordings(tmp_path):
-    assert driver.reproduce('smoke', os.environ['EMONB_DATA'], tmp_path/'out') == 0
+    assert driver.reproduce('smoke', os.environ['EMONB_DATA'], tmp_path/'out', jobs=2) == 0
     claims = pd.read_csv(tmp_path/'out'/'claims.csv')
     settings = {'paper', 'paper, hop 256 ms', 'clip', 'speaker', 'speaker+sentence'}
     linear = claims[claims.claim.str.match(r'table2\.(svm|softmax)\.')]
