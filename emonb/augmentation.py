@@ -13,7 +13,8 @@ import numpy as np, pandas as pd, torch
 
 from .audio import read_native, resample
 from .chunks import Chunks, _append, _resampled, chunk_table
-from .core import EmonbError, cached, digest, fetched, progress, shown
+from .cache import cached, fetched
+from .core import EmonbError, digest, progress, shown
 from .features import chunk, chunk_spectrograms, handbuilt, handbuilt_names, sample_rate
 from .protocols import Split, compare
 from .winograd import compiled

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np, pandas as pd
 
 from .chunks import Chunks, clean
-from .core import cached, progress
+from .cache import cached
+from .core import progress
 from .evaluation import predictions
 from .paper import emotions
 from .protocols import Split, splits

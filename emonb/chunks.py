@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np, pandas as pd
 
-from .core import EmonbError, cached, progress, shown
+from .cache import cached
+from .core import EmonbError, progress, shown
 from .features import chunk, chunk_seconds, chunk_spectrograms, handbuilt, handbuilt_names, sample_rate
 
 # %% ../nbs/04a_chunks.ipynb #cc3b03d0

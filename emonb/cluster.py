@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import joblib, numpy as np
 
-from .core import EmonbError, cache_dir, cached, digest, fetched, progress, provenance
+from .cache import cached, fetched
+from .core import EmonbError, cache_dir, digest, progress, provenance, shown
 
 # %% ../nbs/06b_cluster.ipynb #5847d1c5
 _sources = digest({file.name: file.read_text(encoding='utf-8') for place in importlib.util.find_spec('emonb').submodule_search_locations
@@ -30,8 +31,9 @@ def _machine():
 
 def conditions() -> dict:
     "What a result depends on beside its inputs, and which folder the cache is."
-    name = cached('cluster', 'name', lambda folder: (folder/'name.txt').write_text(uuid.uuid4().hex))/'name.txt'
-    return {**_machine(), 'cache folder': name.read_text()}
+    store = os.environ.get('EMONB_STORE')
+    name = cached('cluster', ['name', store and shown(store)], lambda folder: (folder/'name.txt').write_text(uuid.uuid4().hex))/'name.txt'
+    return {**_machine(), 'cache folder': name.read_text() + ('' if store else f' {name.stat().st_ino}')} # a copy of the folder is another
 
 # %% ../nbs/06b_cluster.ipynb #fb13236c
 class _Mapped(NamedTuple):

@@ -11,17 +11,18 @@ import base64, functools, io, json, os, re
 from pathlib import Path, PurePosixPath
 import pandas as pd, soundfile as sf
 from joblib import Parallel, delayed
-from .core import EmonbError, cached, checksum, digest, progress, shown
+from .cache import cached
+from .core import EmonbError, checksum, digest, progress, shown
 from .paper import emotions, paper_corpora
 from .audio import AudioError, media_suffixes, read_audio, read_native, video_suffixes
 from .readers import corpus_info, is_foreign, read_list, read_name
 
 # %% ../nbs/02_data.ipynb #618dcb7f
 def _status(path):
-    "Size and time of last change; -1 for a dead link or a file that a list only names: reading it will say so."
+    "Size, date, and when either or the name was last changed, which nobody can set; -1 for a dead link or a file that a list only names: reading it will say so."
     try: status = os.stat(path)
-    except OSError: return -1, 0
-    return status.st_size, status.st_mtime_ns
+    except OSError: return -1, 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 def _walk(folder):
     "Media and CSV files under `folder`, relative to it."
@@ -121,8 +122,8 @@ def _measured(folder, clips):
         good = clips['clip'][clips.file.isin(measured.file[measured.digest.notna()])]
         more = _measure_all(folder, clips.file[video & ~clips['clip'].isin(good)])
         pd.concat([part for part in (measured, more) if len(part)], ignore_index=True).to_parquet(out/'scan.parquet')
-    status = pd.DataFrame([_status(folder/file) for file in clips.file], index=clips.index, columns=['size', 'changed'])
-    key = dict(scan=_scan, files=list(zip(clips.file, clips['clip'], status['size'].tolist(), status.changed.tolist())))
+    status = pd.DataFrame([_status(folder/file) for file in clips.file], index=clips.index, columns=['size', 'date', 'changed'])
+    key = dict(scan=_scan, files=list(zip(clips.file, clips['clip'], *status.to_numpy().T.tolist())))
     found = pd.read_parquet(cached('clips', key, make)/'scan.parquet')
     return clips.assign(size=status['size'], is_video=video).merge(found, on='file', how='left')
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import av, joblib, numpy as np, pandas as pd, soundfile as sf
 from . import faces, synthetic
 from .audio import media_suffixes
-from .core import EmonbError, Profile, cached, data_dir, get_profile, progress, shown
+from .cache import cached
+from .core import EmonbError, Profile, data_dir, get_profile, progress, shown
 from .data import load_clips
 from .faces import film, frame_rate, height, width
 from .synthetic import make_voice, synthesize

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from . import replicas
 from .chunks import Chunks
 from .cluster import spread
-from .core import EmonbError, cache_dir, cached, digest, fetched, pick_device
+from .cache import cached, fetched
+from .core import EmonbError, cache_dir, digest, pick_device
 from .evaluation import predictions
 from .paper import emotions
 from .protocols import Split, splits
@@ -72,7 +73,7 @@ def run_jobs(
     if together or apart: _side_by_side(_trained, _merged(together) + apart, any(_on_gpu(job.settings) for job in jobs))
     found = [[_stored(key, job, split) for split, key in zip(job.splits, names)] for job, names in zip(jobs, keys)]
     if log := os.environ.get('EMONB_WORK'): # a file; a line a training, for the account of 16_performance
-        work = [each.work | cost for some, costs in zip(found, least_work(jobs)) for each, cost in zip(some, costs)]
+        work = [dict(seed=split.seed) | each.work | cost for job, some, costs in zip(jobs, found, least_work(jobs)) for split, each, cost in zip(job.splits, some, costs)]
         with open(log, 'a') as file: file.writelines(f'{json.dumps(each)}\n' for each in work)
     return found
 

@@ -17,7 +17,8 @@ import av, cv2, numpy as np, pandas as pd
 from joblib import Parallel, delayed
 
 from .audio import AudioError
-from .core import EmonbError, cached, data_dir, digest, progress, shown
+from .cache import cached
+from .core import EmonbError, data_dir, digest, progress, shown
 from .data import content_digest
 from .paper import emotions
 from .readers import _spellings

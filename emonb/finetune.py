@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import nn
 
-from .core import EmonbError, cached, pick_device, shown
+from .cache import cached
+from .core import EmonbError, pick_device, shown
 from .experiments import Job
 from .face import Faces
 from .paper import emotions

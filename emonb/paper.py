@@ -291,7 +291,7 @@ _inputs = (
         'How much the CNN gains over hand-built features.', '07_baselines'),
     Ambiguity('fc-input', 'What do the fully connected nets see?', 'Not said; their weights looked like spectrograms.',
         'The spectrogram chunks, 64 x 64 x 2 values.', 'Weights over 26 features cannot look like spectrograms.',
-        'Whether Table 2 compares models, or models and inputs at once.', '07_baselines'),
+        'Whether Table 2 compares models, or models and inputs at once.', '07a_dense'),
     Ambiguity('mean', 'On which data is the mean computed that is subtracted?', 'On everything, before the split.',
         "On the training data of each fold.", "The paper's order lets test data into the features.",
         'Every input; a split that promises no leakage has to keep it.', '06_training'))
@@ -301,7 +301,7 @@ _protocol = (
     Ambiguity('split', 'Which results used a validation set?',
         '60/20/20, or 70/30 without validation; the CNN rows have no validation accuracy, R7 has one.',
         'Always 60/20/20, five folds: each once the test set, the next validation (choices only), the rest training.',
-        'Every chunk is tested once, and nothing is chosen on test data.',
+        'Over five folds every chunk is tested once; what takes long runs one or two of them. No epoch is chosen on test data.',
         'CNNs train on 60 % of the data where the paper may have had 70 %.', '05a_protocols'),
     Ambiguity('shared-chunks', 'Do training and test share clips and speakers?',
         'Speakers yes, it says; clips as well, since chunks are shuffled.',
@@ -310,17 +310,17 @@ _protocol = (
         'All numbers of the paper; 11a_ladder prices the steps.', '05a_protocols'),
     Ambiguity('search', 'Optimiser, learning rates, batch size, regularisation?',
         'Random search with 10 epochs a try, then 400 epochs.',
-        'Random search, 10 epochs a try, the best on validation data; its values stand with each experiment.',
+        'Random search, 10 epochs a try, on validation data, where it is affordable; else a few trials or customary values. Each notebook says which.',
         'The search is described, its ranges are not.',
-        'A small difference between networks may be luck of the search.', '06_training'),
+        'A small difference between networks may be luck of the search.', '06c_experiments'),
     Ambiguity('class-scores', "On which data were Table 3's models fitted?", 'On class scores extracted from R1.',
         "Twice: on R1's scores of its training chunks, and of the validation chunks; never of the test chunks.",
         'R1 is right on .72 of its training chunks; only validation scores look like those of the test.',
         'Table 3; fitting on test scores would make it void.', '08_cnns'),
     Ambiguity('face-frames', 'What do training and test faces share?',
         'Five random frames a video; the split is not described.',
-        'Three splits: frames at random, whole clips, whole subjects.', 'Frames of a clip are nearly the same picture.',
-        'Whether .886 measures emotions or remembered faces.', '10_face'))
+        'Four protocols: frames at random, then no clip, no subject, no subject and sentence in common.', 'Frames of a clip are nearly the same picture.',
+        'Whether .886 measures emotions or remembered faces.', '10a_finetune'))
 
 # %% ../nbs/00_paper.ipynb #531daae8
 _models = (

@@ -53,11 +53,12 @@ def copies(device: torch.device, size: int = 2**28, turns: int = 7) -> float:
 def account(
     folder: Path, # of a run, with `work/`: a file a notebook, a line a training
     rate: float, bandwidth: float # of `products` and `copies`
-) -> pd.DataFrame: # index notebook: trainings, operations, bytes, floor (s), training (s on one core, when they were done)
+) -> pd.DataFrame: # index notebook: trainings, operations, bytes, both `of_a_seed`, floor (s), training (s on one core, when they were done)
     "What a run's trainings cost, and what they would if they waited for nothing but products or memory."
     def row(work):
-        floor = (work.operations/rate).combine(work.bytes/bandwidth, max)
-        return dict(trainings=len(work), operations=work.operations.sum(), bytes=work.bytes.sum(), floor=floor.sum(), training=work.seconds.sum())
+        floor, first = (work.operations/rate).combine(work.bytes/bandwidth, max), work[work.seed == 0]
+        return dict(trainings=len(work), operations=work.operations.sum(), bytes=work.bytes.sum(), operations_of_a_seed=first.operations.sum(),
+                    bytes_of_a_seed=first.bytes.sum(), floor=floor.sum(), training=work.seconds.sum())
     found = {file.stem: pd.DataFrame([json.loads(line) for line in file.read_text().splitlines()]) for file in sorted((folder/'work').glob('*.jsonl'))}
-    empty = pd.DataFrame(columns=['trainings', 'operations', 'bytes', 'floor', 'training'], dtype=float)
+    empty = pd.DataFrame(columns=['trainings', 'operations', 'bytes', 'operations_of_a_seed', 'bytes_of_a_seed', 'floor', 'training'], dtype=float)
     return pd.concat([empty, *(pd.DataFrame(row(work), [name]) for name, work in found.items() if len(work))]).rename_axis('notebook')

@@ -25,6 +25,10 @@ def _environment(**variables):
     try: yield
     finally: os.environ.clear(); os.environ.update(before)
 
+def _store(): # EMONB_STORE, which kernels read in another folder
+    store = os.environ.get('EMONB_STORE')
+    return Path(store).expanduser().resolve() if store and not in_store(store) else store
+
 @contextlib.contextmanager
 def _alone(path):
     "Raises `EmonbError` where another run writes to the same folder, or nobody can."
@@ -62,11 +66,12 @@ def reproduce(
     if seeds is not None and seeds < 1: raise EmonbError(f'seeds: {seeds} are too few; give 1 or more')
     kind = pick_device(device).type
     if jobs < 1: raise EmonbError(f'jobs: {jobs} are too few; give 1 or more')
-    if scheduler: _reached(scheduler)
+    if scheduler is not None: _reached(scheduler)
     stored = StoredRun(output) if in_store(output) else None
     folder = os.environ.get('EMONB_DATA') and data_dir() if corpora in ('auto', 'demo') else Path(corpora).expanduser().resolve()
-    with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir(), EMONB_SCHEDULER=scheduler, EMONB_DRIVER=os.getpid()):
-        counts = _fingerprints(corpora if corpora == 'demo' else 'auto')
+    with _environment(EMONB_DATA=folder, EMONB_CACHE=cache_dir(), EMONB_STORE=_store(), EMONB_SCHEDULER=scheduler, EMONB_DRIVER=os.getpid()):
+        asked = corpora if corpora == 'demo' else 'auto'
+        counts = _fingerprints(asked)
         demo = all(name.startswith('demo-') for name in counts)
         if demo and not os.environ.get('EMONB_PROFILE'): profile = profile or 'smoke' # nothing is concluded from them
         profile = get_profile(profile)
@@ -78,8 +83,8 @@ def reproduce(
         with _alone(path):
             if stored: stored.fetch()
             write_manifest(path, profile=profile, parameters=given, corpora=counts, **provenance())
-            states = run_notebooks(paths, path, given, counts, kind, jobs, stored.send if stored else lambda: None)
-    _summary(path, output or shown(path), states)
+            states = run_notebooks(paths, path, given, lambda: _fingerprints(asked), kind, jobs, stored.send if stored else lambda: None)
+    _summary(path, shown(output) if stored else output or shown(path), states)
     return sum(state['status'] != 'done' for state in states.values())
 
 # %% ../nbs/15_reproduce.ipynb #dc47972a

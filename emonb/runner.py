@@ -7,6 +7,7 @@ __all__ = ['notebooks', 'needs', 'waits', 'execute', 'run_notebooks']
 
 # %% ../nbs/14a_runner.ipynb #6af924a3
 import contextlib, json, os, re, sys, time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -101,6 +102,11 @@ def _only_known_claims(folder, states, running=()):
         if part.stem not in running and known != checksum(part): _forget(folder, part.stem, None)
     Run(folder).join_claims()
 
+def _changed(corpora, fingerprint):
+    "Whether the corpora are no longer what they were when the run began."
+    try: return corpora() != fingerprint
+    except EmonbError: return True # they are gone
+
 # %% ../nbs/14a_runner.ipynb #a20dd6d0
 def _kernels(folder, variables, started):
     "How a notebook's process is started: in `folder`, with environment variables of its own; it is noted in the list `started`."
@@ -128,7 +134,7 @@ def execute(
             papermill.execute_notebook(path, output, parameters, kernel_name='python3', language='python', progress_bar=False, stderr_file=None if quiet else sys.stderr,
                                        extra_arguments=['--log-level=CRITICAL'], kernel_manager_class=_kernels(path.parent, variables, started))
         except PapermillExecutionError as error:
-            return f'cell {error.cell_index}: {error.ename}: {str(error.evalue).strip().splitlines()[0] if error.evalue else ""}'
+            return f'cell {error.cell_index}: {error.ename}: {next(iter(str(error.evalue or "").strip().splitlines()), "")}'
         except RuntimeError as error: # the kernel died or did not start
             return f'{type(error).__name__}: {error}'.splitlines()[0]
         finally: _without_progress(output)
@@ -144,8 +150,8 @@ def _without_progress(path): # bars were shown when they moved; kept, they would
 # %% ../nbs/14a_runner.ipynb #ac10b172
 class _Progress:
     "What of a run has begun and ended; parameters as in `run_notebooks`."
-    def __init__(self, paths, folder, given, fingerprint, kind, jobs, ended):
-        self.paths, self.folder, self.given, self.fingerprint, self.kind = paths, folder, given, fingerprint, kind
+    def __init__(self, paths, folder, given, corpora, kind, jobs, ended):
+        self.paths, self.folder, self.given, self.fingerprint, self.kind = paths, folder, given, corpora(), kind
         self.one_by_one, self.ended = jobs == 1, ended
         self.needed, self.waited, self.outcomes = needs(), waits(), {}
 
@@ -199,19 +205,25 @@ def run_notebooks(
     paths: dict,   # name → path, of those to run
     folder: Path,  # the run's
     given: dict,   # parameters for those that have them
-    fingerprint,   # JSON-able: what the corpora are
+    corpora: Callable, # says what the corpora are, JSON-able
     kind: str,     # of device: 'cpu' or 'cuda'
     jobs: int = 1, # how many at a time
     ended=lambda: None # called when one has ended, and at the end
 ) -> dict:         # name → state, as the manifest has it: status ('done', 'failed' or 'skipped'), error, seconds, made, commit, files, key
-    "Run each notebook that is not done and whose needs did not fail; note each outcome in the manifest at once."
-    progress, running, started, pool = _Progress(paths, folder, given, fingerprint, kind, jobs, ended), {}, [], ThreadPoolExecutor(jobs)
+    "Run each notebook that is not done and whose needs did not fail; note each outcome in the manifest at once. Raises `EmonbError` where the corpora change meanwhile."
+    progress, running, started, pool = _Progress(paths, folder, given, corpora, kind, jobs, ended), {}, [], ThreadPoolExecutor(jobs)
     try:
         while len(progress.outcomes) < len(paths):
             busy = {stem for stem, _ in running.values()}
             ready = progress.ready(busy)
             if not ready or len(running) == jobs:
-                for future in wait(running, return_when=FIRST_COMPLETED).done: progress.end(*running.pop(future), future.result())
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    (stem, key), state = running.pop(future), future.result()
+                    if changed := state['status'] == 'done' and _changed(corpora, progress.fingerprint):
+                        _forget(folder, stem, state)
+                        state |= dict(status='failed', error='the corpora changed while it ran', files={})
+                    progress.end(stem, key, state)
+                    if changed: raise EmonbError(f'{stem}: the corpora changed while it ran; look whether they are whole, and run again')
                 continue
             key, state = progress.begin(stem := ready[0], busy)
             if state: progress.end(stem, key, state, state['status'] == 'done')

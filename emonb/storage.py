@@ -6,10 +6,10 @@
 __all__ = ['in_store', 'StoredRun', 'folder_of']
 
 # %% ../nbs/14b_storage.ipynb #d6e6d570
-import contextlib, errno, json, os, warnings
+import atexit, contextlib, errno, json, os, shutil, warnings
 from pathlib import Path
 
-from .core import EmonbError, Run, cache_dir, checksum, digest, explained, reaching, read_manifest, write_manifest, write_whole
+from .core import EmonbError, Run, cache_dir, checksum, digest, explained, manifest_of, reaching, read_manifest, shown, write_manifest, write_whole
 
 # %% ../nbs/14b_storage.ipynb #a569ea3f
 def in_store(place) -> bool:
@@ -17,6 +17,8 @@ def in_store(place) -> bool:
     return '://' in str(place)
 
 def _states(manifest): return manifest.get('notebooks', {})
+
+def _made(manifest, stem): return str(_states(manifest).get(stem, {}).get('made', '')) # when; '' for what is not there
 
 def _files(manifest): # name → checksum, of what its notebooks wrote
     return {name: sum for state in _states(manifest).values() for name, sum in (state.get('files') or {}).items()}
@@ -26,10 +28,10 @@ class _Place:
     "An address of a store, and a folder on this machine."
     def __init__(self, address: str, use: str = 'run'): # use: one that reads does not disturb one that runs
         import fsspec
-        self.address = address.rstrip('/')
-        if not address.partition('://')[2].strip('/'): raise EmonbError(f'{address}: names no place in the store; give one such as s3://bucket/runs/paper')
-        self.folder = cache_dir()/'runs'/digest([self.address, use])/self.address.rpartition('/')[2]
-        self.there = {} # name → checksum, of what the store has
+        self.address, name = address.rstrip('/'), address.partition('://')[2].strip('/').rpartition('/')[2]
+        if name in ('', '.', '..'): raise EmonbError(f'{shown(address)}: names no place in the store; give one such as s3://bucket/runs/paper')
+        self.folder = cache_dir()/'runs'/digest([self.address, use])/name
+        self.there, self.known = {}, {} # name of a file → checksum, of what the store has; name of a notebook → state, of what the folder had when both were last compared
         with reaching(self.address): self.files, self.base = fsspec.core.url_to_fs(self.address)
 
     def _manifest(self): # the store's; empty where there is none
@@ -37,12 +39,7 @@ class _Place:
             self.files.invalidate_cache() # of listings: another machine may have written
             if not self.files.exists(f'{self.base}/manifest.json'): return {}
             text = self.files.cat_file(f'{self.base}/manifest.json')
-        try:
-            found = json.loads(text)
-            if not all((self.folder/name).resolve().is_relative_to(self.folder.resolve()) for name in _files(found)): raise ValueError('a path leads elsewhere')
-        except (ValueError, TypeError, AttributeError) as error:
-            raise EmonbError(f'{self.address}/manifest.json: is damaged ({error}); delete it and run again') from error
-        return found
+        return manifest_of(text, self.folder, f'{self.address}/manifest.json')
 
     def _has(self, name, sum): return (self.folder/name).is_file() and checksum(self.folder/name) == sum
 
@@ -50,9 +47,19 @@ class _Place:
         with reaching(self.address, errno.ENOSPC, errno.EDQUOT), contextlib.suppress(FileNotFoundError):
             write_whole(self.folder/name, lambda file: self.files.get_file(f'{self.base}/{name}', str(file)))
         if self._has(name, sum): return
-        warnings.warn(f'{self.address}/{name}: is damaged or gone, and does not count', stacklevel=3)
+        warnings.warn(f'{shown(self.address)}/{name}: is damaged or gone, and does not count', stacklevel=3)
         (self.folder/name).unlink(missing_ok=True)
-        del self.there[name]
+        self.there.pop(name, None)
+
+    def _put(self, new, gone, manifest): # names of files; the manifest after the files that it names, and before those go that it does not
+        with reaching(self.address):
+            for name in new:
+                self.files.makedirs(os.path.dirname(f'{self.base}/{name}'), exist_ok=True)
+                self.files.put_file(str(self.folder/name), f'{self.base}/{name}')
+            self.files.makedirs(self.base, exist_ok=True)
+            self.files.pipe_file(f'{self.base}/manifest.json', json.dumps(manifest, indent=1).encode())
+            for name in gone:
+                with contextlib.suppress(FileNotFoundError): self.files.rm_file(f'{self.base}/{name}')
 
 # %% ../nbs/14b_storage.ipynb #14b0c1a5
 class StoredRun(_Place):
@@ -60,10 +67,9 @@ class StoredRun(_Place):
     def fetch(self) -> Path: # the folder
         "Bring the folder to where the store is. Raises `EmonbError` where the store cannot be reached, or its manifest is damaged."
         theirs, ours = self._manifest(), read_manifest(self.folder)
-        made = lambda manifest, stem: str(_states(manifest).get(stem, {}).get('made', ''))
-        later = {stem: state for stem, state in _states(ours).items() if made(ours, stem) > made(theirs, stem)}
+        later = {stem: state for stem, state in _states(ours).items() if _made(ours, stem) > _made(theirs, stem)}
         manifest = {**theirs, 'notebooks': {**_states(theirs), **later}}
-        wanted, self.there = _files(manifest), _files(theirs)
+        wanted, self.there, self.known = _files(manifest), _files(theirs), _states(manifest)
         with reaching(self.address):
             if self.files.exists(f'{self.base}/claims.csv'): self.there['claims.csv'] = None # no notebook's, and made anew here
         kept = {self.folder/name for name in (*wanted, 'manifest.json')}
@@ -77,26 +83,30 @@ class StoredRun(_Place):
         return self.folder
 
     def send(self):
-        "Bring the store to where the folder is. Raises `EmonbError` where it cannot be reached."
-        now = {name: sum for name, sum in _files(read_manifest(self.folder)).items() if (self.folder/name).exists()}
+        """Bring the store to where the folder is; what another machine has sent there meanwhile stays, unless this one made it later.
+        Raises `EmonbError` where it cannot be reached, or its manifest is damaged."""
+        theirs, ours = self._manifest(), read_manifest(self.folder)
+        news = {stem: state for stem, state in _states(theirs).items() if state != self.known.get(stem) and _made(theirs, stem) >= _made(ours, stem)}
+        kept = _files(dict(notebooks=news))
+        for name, sum in kept.items(): # claims.csv is of all
+            if name.startswith('claims/') and not self._has(name, sum): self._get(name, sum)
+        if kept: Run(self.folder).join_claims()
+        manifest = {**ours, 'notebooks': {**_states(ours), **news}}
+        now = {name: sum for name, sum in _files(manifest).items() if name in kept or (self.folder/name).exists()}
         if (claims := self.folder/'claims.csv').exists(): now['claims.csv'] = checksum(claims)
-        new = [name for name, sum in now.items() if self.there.get(name) != sum]
-        with reaching(self.address):
-            for name in (*new, 'manifest.json'):
-                self.files.makedirs(os.path.dirname(f'{self.base}/{name}'), exist_ok=True)
-                self.files.put_file(str(self.folder/name), f'{self.base}/{name}')
-            for name in self.there.keys() - now.keys():
-                with contextlib.suppress(FileNotFoundError): self.files.rm_file(f'{self.base}/{name}')
-        self.there = now
+        there = {name: _files(theirs).get(name, sum) for name, sum in self.there.items()}
+        self._put([name for name, sum in now.items() if name not in kept and there.get(name) != sum], there.keys() - now.keys(), manifest)
+        self.there, self.known = now, _states(ours)
 
 # %% ../nbs/14b_storage.ipynb #1506b0ae
 def folder_of(run) -> Path:
     "The folder of a run, brought here first where it is in a store. Raises `EmonbError` where the store has none, or not all of it."
     if not in_store(run): return Path(run)
-    stored = StoredRun(str(run), 'read')
+    stored = StoredRun(str(run), f'read by {os.getpid()}')
+    atexit.register(shutil.rmtree, stored.folder.parent, ignore_errors=True)
     (stored.folder/'manifest.json').unlink(missing_ok=True) # what was read before does not count
     folder = stored.fetch()
     wanted = _files(read_manifest(folder))
-    if not wanted: raise EmonbError(f'{run}: holds no run; give the address that emonb reproduce --output was given')
-    if lost := sorted(wanted.keys() - stored.there.keys()): raise EmonbError(f'{run}: lacks {lost[0]} and {len(lost) - 1} more of the files that its manifest names; run again')
+    if not wanted: raise EmonbError(f'{shown(run)}: holds no run; give the address that emonb reproduce --output was given')
+    if lost := sorted(wanted.keys() - stored.there.keys()): raise EmonbError(f'{shown(run)}: lacks {lost[0]} and {len(lost) - 1} more of the files that its manifest names; run again')
     return folder

@@ -14,7 +14,8 @@ import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from . import features
 from .audio import read_native, resample
 from .augmentation import analysed, stretched, vary
-from .core import cached, progress
+from .cache import cached
+from .core import progress
 from .evaluation import predictions
 from .features import frame_fft, frame_length, handbuilt_names, sample_rate
 from .paper import emotions

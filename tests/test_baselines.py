@@ -1,7 +1,8 @@
 "Baselines: corpora that lack an emotion, the cache of folds, no look at the test rows."
 import numpy as np, pandas as pd, pytest
 
-from emonb import baselines, core
+import emonb.cache
+from emonb import baselines
 from emonb.baselines import methods, run_fold
 from emonb.evaluation import probability_columns
 from emonb.paper import emotions
@@ -12,7 +13,7 @@ from emonb.protocols import split
 def data(tmp_path, monkeypatch):
     "Chunks of six emotions (EMO-DB and eNTERFACE'05 have six) that loudness and pitch tell apart."
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
-    core._verified.clear()
+    emonb.cache._verified.clear()
     rng, n = np.random.default_rng(0), 300
     emotion = rng.integers(6, size=n)
     table = pd.DataFrame(dict(clip=[f'x/{i//3}' for i in range(n)], corpus='x', start=0.512*(np.arange(n) % 3),

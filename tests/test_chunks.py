@@ -3,6 +3,7 @@ import os
 
 import numpy as np, pandas as pd, pytest, soundfile as sf
 
+import emonb.cache
 from emonb import core
 from emonb.chunks import chunk_audit, chunk_features, chunk_table, clean
 from emonb.core import EmonbError
@@ -25,7 +26,7 @@ def test_every_whole_chunk_and_no_other(samples, rate, hop, starts):
 def corpus(tmp_path, monkeypatch):
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
     monkeypatch.setenv('EMONB_DATA', str(tmp_path/'data'))
-    core._verified.clear()
+    emonb.cache._verified.clear()
     (tmp_path/'data').mkdir()
     rng = np.random.default_rng(0)
     for i, name in enumerate(('03a01Fa', '03a01Nc', '08a02Wb')):

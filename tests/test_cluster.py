@@ -1,11 +1,12 @@
 "Trainings on a Dask cluster of separate processes: the same bits as here, whoever is killed."
-import functools, json, os, re, signal, subprocess, sys, threading, time
+import functools, json, os, re, shutil, signal, subprocess, sys, threading, time
 from types import SimpleNamespace
 
 import numpy as np, pandas as pd, psutil, pytest
 
-from emonb import core, experiments, reproduce as driver
-from emonb.cluster import _opened, _packed, connect, spread
+import emonb.cache
+from emonb import experiments, reproduce as driver
+from emonb.cluster import _opened, _packed, conditions, connect, spread
 from emonb.cnns import build, specs
 from emonb.core import EmonbError, cache_dir
 from emonb.experiments import run_experiments, search
@@ -177,17 +178,26 @@ def test_a_connection_that_was_lost_between_experiments_is_said_and_made_again(c
     with pytest.raises(EmonbError, match='the connection is lost'): spread(abs, [(-1,)])
     assert spread(abs, [(-1,)]) == [1]
 
+def test_machines_that_worked_alone_before_can_share_a_store_but_copies_are_no_cache_in_common(monkeypatch, tmp_path):
+    def on(machine): monkeypatch.setenv('EMONB_CACHE', str(tmp_path/machine)); return conditions()
+    alone = on('one'), on('other')
+    assert alone[0] != alone[1] and on('one') == alone[0]
+    shutil.copytree(tmp_path/'one', tmp_path/'copied')
+    assert on('copied') != alone[0]
+    monkeypatch.setenv('EMONB_STORE', f"file://{tmp_path/'store'}")
+    assert on('one') == on('other') == on('third') != alone[0]
+
 @pytest.mark.fault('a flipped bit in the cache')
 def test_an_input_that_was_damaged_in_the_cache_is_not_opened(monkeypatch, tmp_path):
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path))
-    core._verified.clear()
+    emonb.cache._verified.clear()
     array = np.random.default_rng(0).normal(size=2**18)
     packed = _packed(array)
     assert np.array_equal(_opened(packed), array)
     content = bytearray((tmp_path/packed.file).read_bytes())
     content[-1] ^= 1
     (tmp_path/packed.file).write_bytes(content)
-    core._verified.clear() # as in another process
+    emonb.cache._verified.clear() # as in another process
     with pytest.raises(EmonbError, match='is neither in the cache nor in EMONB_STORE'): _opened(packed)
     assert np.array_equal(_opened(_packed(array)), array)
 

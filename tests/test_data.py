@@ -398,11 +398,18 @@ def test_second_call_decodes_nothing_and_a_change_is_seen(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(emonb.data, 'read_native', None)
         pd.testing.assert_frame_equal(load_clips(folder), first)
-        moved = folder.with_name('moved')
-        shutil.copytree(folder, moved)
-        assert list(load_clips(moved)['digest']) == list(first.digest) and load_clips(moved).path[0].startswith(str(moved))
+    moved = folder.with_name('moved')
+    shutil.copytree(folder, moved)
+    assert list(load_clips(moved)['digest']) == list(first.digest) and load_clips(moved).path[0].startswith(str(moved))
     put(folder/'03a01Fa.wav', 3); os.utime(folder/'03a01Fa.wav', ns=(1, 1))
     assert (load_clips(folder).digest == first.digest).tolist() == [False, True]
+
+def test_sounds_that_change_places_are_heard_again(folder): # of one size and one date, as from an archive without dates
+    clips = [folder/'03a01Fa.wav', folder/'KL_a01.wav']
+    for number, file in enumerate(clips): put(file, number); os.utime(file, ns=(4*10**17, 4*10**17))
+    first = load_clips(folder)
+    aside = clips[0].rename(folder/'aside'); clips[1].rename(clips[0]); aside.rename(clips[1])
+    assert list(load_clips(folder).digest) == list(first.digest)[::-1] and first.digest.nunique() == 2
 
 def test_cache_that_cannot_be_written(folder, cache, monkeypatch):
     put(folder/'03a01Fa.wav')

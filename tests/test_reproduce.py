@@ -6,7 +6,7 @@ import nbformat, pandas as pd, psutil, pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from emonb import reproduce as driver, runner
-from emonb.core import read_manifest
+from emonb.core import EmonbError, read_manifest
 from emonb.demo import plan, write_clip
 from emonb.recognizer import load_recognizer, networks
 
@@ -66,6 +66,21 @@ def test_what_is_done_is_not_done_again_until_something_changed(house, tmp_path)
     nbformat.write(notebook('d', 'x = 1', count.format('d')), house/'03_d.ipynb')
     driver.reproduce('smoke', 'other corpora', output=tmp_path/'out')
     assert (times(house, 'a'), times(house, 'd')) == (2, 3)
+
+@pytest.mark.fault('a corpus that changes during a run', 2)
+@pytest.mark.parametrize('outage', ['other clips', None])
+def test_what_was_made_while_the_corpora_changed_does_not_count(house, tmp_path, monkeypatch, outage):
+    def what_is_there(corpora):
+        if (house/'outage').exists() and outage is None: raise EmonbError('data: holds no clip')
+        return dict(emodb=dict(clips=1, fingerprint=outage if (house/'outage').exists() else 'usual'))
+    monkeypatch.setattr(driver, '_fingerprints', what_is_there)
+    nbformat.write(notebook('d', count.format('d'), writes, 'Path("outage").touch()'), house/'03_d.ipynb')
+    with pytest.raises(EmonbError, match='^03_d: the corpora changed while it ran'): driver.reproduce('smoke', output=tmp_path/'out', only=['00', '03'])
+    assert not (tmp_path/'out'/'tables'/'d.csv').exists() and not (tmp_path/'out'/'claims'/'03_d.csv').exists()
+    (house/'outage').unlink()
+    nbformat.write(notebook('d', count.format('d'), writes), house/'03_d.ipynb')
+    assert driver.reproduce('smoke', output=tmp_path/'out', only=['00', '03']) == 0
+    assert times(house, 'a') == 1 and times(house, 'd') == 2 and (tmp_path/'out'/'tables'/'d.csv').exists()
 
 def test_a_mended_notebook_and_those_behind_it_run_next_time(house, tmp_path):
     driver.reproduce('smoke', output=tmp_path/'out')

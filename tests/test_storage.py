@@ -6,9 +6,9 @@ import nbformat, pandas as pd, pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from emonb import reproduce as driver
-from emonb.core import EmonbError, Run, checksum, write_manifest
+from emonb.core import EmonbError, Run, checksum, read_manifest, write_manifest
 from emonb.storage import StoredRun, folder_of
-from tests.test_core import s3
+from tests.test_cache import s3
 from tests.test_faults import family, finish, furnished, kill, results, start, waited
 from tests.test_reproduce import count, house, notebook, times, writes
 from tests.test_results import row
@@ -70,6 +70,23 @@ def test_a_store_that_fails_costs_nothing_that_was_done(stored, house, machine, 
     assert ran(f'file://{stored}') == 0 and times(house, 'a') == 1
     machine('two'); assert ran(f'file://{stored}') == 0 and times(house, 'a') == 1
 
+@pytest.mark.fault('two runs at once at one address')
+def test_two_machines_at_one_address_lose_nothing_that_the_other_has_finished(stored, machine):
+    def sends(run, stem, made):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        Run(run.folder).table(stem, pd.DataFrame(dict(x=[made]))); Run(run.folder).claims(stem, pd.DataFrame(dict(claim=[stem], ours=[.5])))
+        files = {name: checksum(run.folder/name) for name in (f'tables/{stem}.csv', f'claims/{stem}.csv')}
+        write_manifest(run.folder, notebooks={**read_manifest(run.folder).get('notebooks', {}), stem: dict(status='done', made=made, files=files)})
+        run.send()
+    machine('one'); one = StoredRun(f'file://{stored}'); one.fetch()
+    machine('two'); two = StoredRun(f'file://{stored}'); two.fetch()
+    machine('one'); sends(one, '00_a', '1'); sends(one, '01_b', '2')
+    machine('two'); sends(two, '02_c', '3'); sends(two, '00_a', '4')
+    machine('one'); sends(one, '03_d', '5')
+    machine('three'); folder = folder_of(f'file://{stored}')
+    assert {stem: state['made'] for stem, state in read_manifest(folder)['notebooks'].items()} == {'00_a': '4', '01_b': '2', '02_c': '3', '03_d': '5'}
+    for claims in (folder/'claims.csv', stored/'claims.csv'): assert sorted(pd.read_csv(claims).claim) == ['00_a', '01_b', '02_c', '03_d']
+
 @pytest.mark.fault('a machine that is lost, its run in a store')
 def test_a_machine_that_is_lost_takes_no_notebook_with_it(tmp_path):
     house, there = furnished(tmp_path), tmp_path/'store'/'run'
@@ -100,8 +117,9 @@ def test_what_a_run_no_longer_says_goes(stored, house, machine):
     machine('two'); assert not (StoredRun(f'file://{stored}').fetch()/'claims.csv').exists()
 
 @pytest.mark.fault('a path that leads elsewhere')
-@pytest.mark.parametrize('manifest', ['{"notebooks": {"00_a": {"files": {"../../escaped.txt": "1"}}}}', '{"notebooks": {"00_a": {"files": {"/escaped.txt": "1"}}}}',
-                                      'no JSON', '[]', '{"notebooks": 7}', '{"notebooks": {"00_a": {"files": 7}}}'])
+@pytest.mark.parametrize('manifest', ['{"notebooks": {"00_a": {"status": "done", "files": {"../../escaped.txt": "1"}}}}', '{"notebooks": {"00_a": {"status": "done", "files": {"/escaped.txt": "1"}}}}',
+                                      '{"notebooks": {"00_a": {"status": "done", "files": {".": "1"}}}}', '{"notebooks": {"00_a": {"files": {}}}}',
+                                      'no JSON', '[]', '7', 'null', '{"notebooks": 7}', '{"notebooks": {"00_a": 7}}', '{"notebooks": {"00_a": {"status": "done", "files": 7}}}'])
 def test_a_manifest_that_cannot_be_true_is_refused(tmp_path, machine, manifest):
     machine('one'); (tmp_path/'store'/'out').mkdir(parents=True)
     (tmp_path/'store'/'escaped.txt').write_text('!'); (tmp_path/'store'/'out'/'manifest.json').write_text(manifest)

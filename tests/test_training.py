@@ -4,6 +4,7 @@ import dataclasses, os, signal, subprocess, sys
 import numpy as np, pandas as pd, pytest, torch
 from torch import nn
 
+import emonb.cache
 from emonb import core, training
 from emonb.core import EmonbError, cache_dir
 from emonb.paper import emotions
@@ -36,7 +37,7 @@ class Network(nn.Module):
 @pytest.fixture(autouse=True)
 def alone(tmp_path, monkeypatch):
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
-    core._verified.clear()
+    emonb.cache._verified.clear()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -211,7 +212,7 @@ def test_an_experiment_stores_what_fit_gives():
 def test_a_killed_experiment_goes_on(monkeypatch):
     monkeypatch.setattr(training, 'checkpoint_seconds', 0)
     whole = run()
-    core._verified.clear()
+    emonb.cache._verified.clear()
     next((cache_dir()/'experiments').glob('*/curves.parquet')).unlink() # as if it had never ended
     epochs = []
     def counted(epoch_range, *_):
