@@ -129,6 +129,32 @@ def test_killed_anywhere_and_started_again_it_says_the_same(house, usual, record
     record_property('kill -9 in the middle of a training', halves['1'])
     record_property('kill -9 in the middle of a training in processes of its own', halves['2'])
 
+def everything(place, cache):
+    "A run of all notebooks of this repository, on the demo corpora."
+    code = 'import sys; from emonb.reproduce import main; sys.exit(main(sys.argv[1:]))'
+    words = ['reproduce', '--profile', 'smoke', '--corpora', 'demo', '--jobs', '2', '--output', str(place/'smoke')]
+    return subprocess.Popen([sys.executable, '-c', code, *words], env={**os.environ, 'EMONB_CACHE': str(place/cache)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+@pytest.mark.fault('kill -9 of a run of all notebooks', 20)
+@pytest.mark.skipif(kills < 20, reason='takes half an hour: make faults')
+def test_all_notebooks_killed_twenty_times_say_the_same(tmp_path):
+    said = lambda house: {file.relative_to(house).as_posix(): file.read_bytes() for kind in ('claims.csv', 'claims/*', 'predictions/*') for file in (house/'smoke').glob(kind)}
+    usual, house, draw, done = tmp_path/'usual', tmp_path/'killed', random.Random(0), []
+    began = time.monotonic()
+    assert everything(usual, 'cache').wait() == 0
+    seconds = time.monotonic() - began
+    while len(done) < 20:
+        process = everything(house, 'cache')
+        with contextlib.suppress(subprocess.TimeoutExpired): process.wait(draw.uniform(0, 2)*seconds/12)
+        if process.poll() is None:
+            kill(family(process) if draw.random() < .5 else family(process)[-1:]); process.wait()
+            done.append(sum(state['status'] == 'done' for state in read_manifest(house/'smoke').get('notebooks', {}).values()))
+        else: # it came to its end: from the start
+            assert process.returncode == 0 and said(house) == said(usual)
+            house = tmp_path/f'killed {len(done)}'
+    print('killed 20 times, with', *done, f'notebooks done of a run of {seconds:.0f} s')
+    assert everything(house, 'cache').wait() == 0 and said(house) == said(usual) and len(said(usual)) > 20
+
 @pytest.mark.fault('a notebook that outlives its killed driver')
 def test_a_notebook_that_outlives_its_driver_does_not_write_beside_the_next(house):
     first = start(house, 'run', 'cache')
