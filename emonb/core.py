@@ -45,7 +45,8 @@ def shown(path) -> str:
     if '://' in str(path): return _without_password(str(path))
     path = Path(path)
     for base, name in ((data_dir(), 'data'), (cache_dir(), 'cache'), (runs_dir(), 'runs'), (root(), '')):
-        with contextlib.suppress(ValueError): return (Path(name)/path.resolve().relative_to(base)).as_posix()
+        for whole in (Path(os.path.abspath(path)), path.resolve()): # where a link stands, and where it leads
+            with contextlib.suppress(ValueError): return (Path(name)/whole.relative_to(base)).as_posix()
     return Path(*path.parts[-2:]).as_posix() if path.is_absolute() else path.as_posix()
 
 # %% ../nbs/01_core.ipynb #08ca6a51

@@ -56,3 +56,9 @@ def test_a_pool_of_ones_own_ends_with_the_process(): # joblib's is another class
     code = 'import emonb.core\nfrom joblib.externals.loky import get_reusable_executor\nprint(get_reusable_executor(1).submit(abs, -1).result())'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=90)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, '1', '')
+
+def test_a_path_is_shown_from_the_folder_where_a_link_to_it_stands(tmp_path, monkeypatch):
+    (tmp_path/'disk'/'emodb').mkdir(parents=True); (tmp_path/'data').mkdir()
+    (tmp_path/'data'/'emodb').symlink_to(tmp_path/'disk'/'emodb')
+    monkeypatch.setenv('EMONB_DATA', str(tmp_path/'data'))
+    assert core.shown(tmp_path/'data'/'emodb'/'x.wav') == 'data/emodb/x.wav'
