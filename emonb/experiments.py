@@ -72,6 +72,8 @@ def run_jobs(
         else: apart += blocks
     if together or apart: _side_by_side(_trained, _merged(together) + apart, any(_on_gpu(job.settings) for job in jobs))
     found = [[_stored(key, job, split) for split, key in zip(job.splits, names)] for job, names in zip(jobs, keys)]
+    if others := {each.work['torch'] for some in found for each in some if 'torch' in each.work} - {torch.__version__}:
+        print(f"some were trained before with torch {', '.join(sorted(others))}, and this is {torch.__version__}: another EMONB_CACHE trains them anew")
     if log := os.environ.get('EMONB_WORK'): # a file; a line a training, for the account of 16_performance
         work = [dict(seed=split.seed) | each.work | cost for job, some, costs in zip(jobs, found, least_work(jobs)) for split, each, cost in zip(job.splits, some, costs)]
         with open(log, 'a') as file: file.writelines(f'{json.dumps(each)}\n' for each in work)
@@ -194,7 +196,7 @@ def _keep(key, experiment, train):
         fitted.curves.to_parquet(folder/'curves.parquet')
         np.save(folder/'probabilities.npy', np.stack([fitted.probabilities, *fitted.snapshots.values()]))
         write_checkpoint(folder/'weights.safetensors', fitted.model.state_dict(), dict(experiment=experiment))
-        (folder/'work.json').write_text(json.dumps(dict(seconds=time.perf_counter() - began)))
+        (folder/'work.json').write_text(json.dumps(dict(seconds=time.perf_counter() - began, torch=torch.__version__)))
     cached('experiments', key, make)
     checkpoint.unlink(missing_ok=True)
 

@@ -131,11 +131,19 @@ def test_the_account_counts_anew_what_was_trained_before(monkeypatch, tmp_path):
     job = Job('R2', functools.partial(build, specs['R2']), 'noise', data, table, [split], 'paper', Settings(epochs=1, device='cpu', precision='float32'))
     run_jobs([job])
     kept, = (cache_dir()/'experiments').glob('*/work.json')
-    assert [*json.loads(kept.read_text())] == ['seconds']
+    assert [*json.loads(kept.read_text())] == ['seconds', 'torch']
     monkeypatch.setattr(experiments, 'least_work', lambda jobs: [[dict(operations=7., bytes=5.)]])
     run_jobs([job])
     first, second = map(json.loads, (tmp_path/'work.jsonl').read_text().splitlines())
     assert first['operations'] > 1e8 and second == dict(first, operations=7., bytes=5.)
+
+def test_trainings_of_another_torch_are_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path))
+    job = Job('R2', functools.partial(build, specs['R2']), 'noise', data, table, [split], 'paper', Settings(epochs=1, device='cpu', precision='float32'))
+    run_jobs([job]); run_jobs([job])
+    assert 'torch' not in capsys.readouterr().out
+    monkeypatch.setattr(torch, '__version__', '99.0.0'); run_jobs([job])
+    assert f"trained before with torch {torch.torch_version.internal_version}, and this is 99.0.0" in capsys.readouterr().out
 
 def test_who_trains_takes_the_precision_that_stands_in_the_key(monkeypatch):
     told = []
