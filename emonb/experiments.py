@@ -166,7 +166,7 @@ def least_work(jobs: list) -> list: # for each job a dict a split: `operations`,
         def cost(split):
             after, batched = len(labels) + len(job.snapshots)*len(split.test), len(split.train if clips is None else np.unique(clips[split.train]))
             return dict(operations=settings.epochs*(both*len(split.train) + forward*len(split.val)) + forward*after,
-                        bytes=settings.epochs*(math.ceil(batched/settings.batch)*weights + (len(split.train) + len(split.val))*row) + after*row)
+                        bytes=int(settings.epochs*(math.ceil(batched/settings.batch)*weights + (len(split.train) + len(split.val))*row) + after*row))
         found.append([cost(split) for split in job.splits])
     return found
 

@@ -128,7 +128,8 @@ def test_replicas_that_were_stopped_go_on_and_leave_no_checkpoint(monkeypatch, t
 
 def test_the_account_counts_anew_what_was_trained_before(monkeypatch, tmp_path):
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path)); monkeypatch.setenv('EMONB_WORK', str(tmp_path/'work.jsonl'))
-    job = Job('R2', functools.partial(build, specs['R2']), 'noise', data, table, [split], 'paper', Settings(epochs=1, device='cpu', precision='float32'))
+    settings = Settings(epochs=np.int64(1), device='cpu', precision='float32') # as a table of budgets holds it
+    job = Job('R2', functools.partial(build, specs['R2']), 'noise', data, table, [split], 'paper', settings)
     run_jobs([job])
     kept, = (cache_dir()/'experiments').glob('*/work.json')
     assert [*json.loads(kept.read_text())] == ['seconds', 'torch']
