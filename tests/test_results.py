@@ -166,7 +166,7 @@ def test_a_number_measured_on_two_sets_of_corpora_stands_in_two_rows(tmp_path):
 def test_a_run_tells_what_its_verdicts_and_commits_mean(tmp_path):
     folder = a_run(tmp_path/'a', row(), row('lstm.test', .5, .4, .6, 'clip', ('ravdess',)))
     for commits, told in ((['ab12', 'cd34'], False), (['ab12', 'cd34+'], True)):
-        states = {str(number): dict(seconds=90, commit=commit) for number, commit in enumerate(commits)}
+        states = {str(number): dict(status='done', seconds=90, commit=commit) for number, commit in enumerate(commits)}
         (folder/'manifest.json').write_text(json.dumps(dict(notebooks=states, cores=2)))
         said = results.made_with(read_results(folder))
         assert f"commit {', '.join(commits)}" in said and ('(+: with changes not committed)' in said) == told
