@@ -201,9 +201,19 @@ def test_an_input_that_was_damaged_in_the_cache_is_not_opened(monkeypatch, tmp_p
     with pytest.raises(EmonbError, match='is neither in the cache nor in EMONB_STORE'): _opened(packed)
     assert np.array_equal(_opened(_packed(array)), array)
 
-def test_a_run_on_a_cluster_that_is_not_there_stops_at_once(capsys, monkeypatch):
-    assert driver.main(['reproduce', '--scheduler', 'tcp://127.0.0.1:9']) == 1
-    assert "scheduler 'tcp://127.0.0.1:9': does not answer" in capsys.readouterr().err
+@pytest.mark.parametrize('address', ['tcp://127.0.0.1:9', '']) # '': of a variable that is not set
+def test_a_run_on_a_cluster_that_is_not_there_stops_at_once(address, capsys):
+    assert driver.main(['reproduce', '--scheduler', address]) == 1
+    assert f"scheduler '{address}': does not answer" in capsys.readouterr().err
+
+@pytest.mark.parametrize('store', ['store', 's3://emonb/store'])
+def test_the_notebooks_of_a_run_share_the_drivers_store(store, tmp_path, monkeypatch):
+    told = {}
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('EMONB_STORE', store)
+    monkeypatch.setattr(driver, '_fingerprints', lambda corpora: {'demo-emodb': {}})
+    monkeypatch.setattr(driver, 'run_notebooks', lambda *_: told.update(os.environ) or {})
+    driver.reproduce('smoke', 'demo', output=tmp_path/'out')
+    assert told['EMONB_STORE'] == (store if '://' in store else str(tmp_path/store))
 
 def test_the_notebooks_of_a_run_are_told_of_the_cluster(monkeypatch):
     told = {}
