@@ -30,7 +30,7 @@ docs: $(READY)
 bench: $(READY)
 	$(DATA) $(BIN)/python -m tests.bench
 
-# what make test does with runs, disks, clocks, downloads and files, with twenty kills and not three; how often each was tried stands in nbs/results/faults.csv
+# what make test does with runs, disks, clocks, downloads and files, with twenty kills and not three, and twenty of a run of all notebooks, which take half an hour; how often each was tried stands in nbs/results/faults.csv
 faults: $(READY)
 	EMONB_KILLS=20 EMONB_FAULTS=nbs/results/faults.csv $(BIN)/pytest -q -s -m fault tests
 
